@@ -1,0 +1,130 @@
+// Package disk reads virtual disks as hypervisors export them, without trusting them.
+//
+// A disk is opened by its content (never by its name) and is then an io.ReaderAt over the bytes the guest saw, plus a map
+// of which of those bytes are stored at all. An exported machine is an [Envelope]: the disks, and what the export says about
+// the hardware around them. Nothing inside a file makes this package open another file: every such reference is a [Refusal].
+//
+// It does not write disks and knows no file system; partition tables are as deep as it looks.
+// Start reading at [Open].
+package disk
+
+import (
+	"fmt"
+	"io"
+	"iter"
+)
+
+// Kind says how a range of the guest's disk is stored.
+type Kind uint8
+
+const (
+	// Data is stored as it is.
+	Data Kind = iota + 1
+	// Compressed is stored, and must be inflated to be read.
+	Compressed
+	// Zero reads as zeros because the format says so.
+	Zero
+	// Unallocated reads as zeros because nothing was ever written.
+	Unallocated
+)
+
+// Extent is a range of the guest's disk, in bytes, that is stored in one way.
+type Extent struct {
+	Start, Length int64
+	Kind          Kind
+}
+
+// Image is one virtual disk. ReadAt is safe for concurrent use and reads io.EOF at Size.
+type Image interface {
+	io.ReaderAt
+	// Size is the virtual size in bytes.
+	Size() int64
+	// Extents yields ranges in ascending order that cover exactly [0, Size). A yielded error ends the sequence.
+	Extents() iter.Seq2[Extent, error]
+}
+
+// Source is the bytes of an uploaded file. *os.File with its size, or a section of one.
+type Source interface {
+	io.ReaderAt
+	Size() int64
+}
+
+// Refusal is a disk or export that Berth will not read, and says why: it is encrypted, refers to another file, is of an
+// unsupported sub-format, or is damaged. It is about the input, never about this machine.
+type Refusal struct {
+	// Format is the container format as far as it was recognised: "OVA", "VMDK", "VHD", "VHDX", "QCOW2", "RAW".
+	Format string
+	// Reason is one of the Reason constants: what kind of thing is wrong.
+	Reason Reason
+	// Field names the header field or the part at fault, Offset where it is in the file (-1: not at one place).
+	Field  string
+	Offset int64
+	// Detail is one sentence for people.
+	Detail string
+}
+
+// Reason classifies a Refusal.
+type Reason string
+
+const (
+	Damaged         Reason = "damaged"          // cannot be right: bad magic, checksum, size, loop
+	Unsupported     Reason = "unsupported"      // right, but a variant that is not read
+	RefersElsewhere Reason = "refers elsewhere" // backing file, parent, external data file, a path in an extent
+	Encrypted       Reason = "encrypted"        // qcow2 or LUKS encryption of the container
+	TooLarge        Reason = "too large"        // virtual size over the policy
+	Chunked         Reason = "chunked"          // an OVA whose disk is cut into chunk files
+	NotADisk        Reason = "not a disk"       // nothing that this package knows
+)
+
+func (r *Refusal) Error() string {
+	at := ""
+	if r.Offset >= 0 {
+		at = fmt.Sprintf(" at byte %d", r.Offset)
+	}
+	return fmt.Sprintf("%s disk refused (%s): %s%s: %s", r.Format, r.Reason, r.Field, at, r.Detail)
+}
+
+// Options bound what Open accepts. The zero value means the defaults.
+type Options struct {
+	// MaxSize is the largest virtual size accepted, in bytes; default 16 TiB ("disk >= 16 TiB not supported", VM Import).
+	MaxSize int64
+	// Format, when set ("RAW", "VMDK", ...), is what the user says the file is. A raw disk that begins like another format
+	// is then read as raw, and Envelope.Warnings says so. Any other disagreement is a Refusal.
+	Format string
+	// Siblings opens another file of the same upload by its bare name (split and flat VMDK). nil: there are none.
+	Siblings func(name string) (Source, error)
+}
+
+// Envelope is an exported machine: one or more disks and what the export says about the hardware.
+type Envelope struct {
+	// Format is what the file itself is: "OVA", or the format of its only disk.
+	Format   string
+	Disks    []Disk
+	Hardware Hardware
+	// Warnings are sentences for people: manifest not verified, raw disk that looks like qcow2, ...
+	Warnings []string
+}
+
+// Disk is one disk of an Envelope.
+type Disk struct {
+	// Name is the file's name inside the OVA, empty for a bare disk.
+	Name string
+	// Format and SubFormat: "VMDK" "streamOptimized", "VHD" "dynamic", "QCOW2" "", ...
+	Format, SubFormat string
+	// Offset and Length locate the disk's file inside the uploaded file, in bytes (0 and the file's size for a bare disk).
+	// QEMU's raw driver takes them, so that a disk inside an OVA is never unpacked.
+	Offset, Length int64
+	Image
+}
+
+// Hardware is what an OVF descriptor says. The zero value means that nothing is said.
+type Hardware struct {
+	Name     string   // the machine's name
+	OSType   string   // as written, e.g. "windows9_64Guest"
+	Firmware string   // "efi", "bios" or "" (not said)
+	NICs     int      // network adapters
+	CDROMs   int      // CD or DVD drives
+	CDImages []string // files attached to them, names only, never opened
+	VCPUs    int
+	MemoryMB int64
+}
