@@ -43,6 +43,8 @@ var (
 	ErrOff      = errors.New("compute: the machine is not running")
 	ErrInUse    = errors.New("compute: in use")
 	ErrNoImage  = errors.New("compute: no such image")
+	// ErrInvalid: what was asked for can never be, here or at all; asking again changes nothing.
+	ErrInvalid = errors.New("compute: invalid")
 )
 
 // Capabilities is what a driver can do here.
@@ -69,15 +71,18 @@ type Machine struct {
 	ID string
 	// Image is the sealed image that the root volume is a copy-on-write clone of. Used when the volume is first made.
 	Image string
-	// RootGiB and UserGiB are the volumes' sizes. A volume only grows. UserGiB 0: no user volume.
+	// RootGiB and UserGiB are the volumes' sizes. A volume only grows: a smaller number than the volume has, or a root
+	// smaller than the image, is ErrInvalid. UserGiB 0: no user volume. A running machine's volumes grow while it runs.
 	RootGiB, UserGiB int
-	VCPUs            int
-	MemoryMiB        int
-	Firmware         Firmware
+	// VCPUs, MemoryMiB and Firmware hold from the next time the machine is turned on; a reboot does not change them.
+	VCPUs     int
+	MemoryMiB int
+	Firmware  Firmware
 	// Running: on or off. Turning off asks the guest (ACPI) and, after the driver's grace time, pulls the plug.
 	Running bool
-	// Boots numbers the wanted boot, from 1. A running machine with a lower number is reset, so that a reboot is asked for
-	// by raising it, and a repeated request reboots once.
+	// Boots numbers the wanted boot, from 1. A running machine with a lower number is reset once, by however much it was
+	// raised, so that a reboot is asked for by raising it, and a repeated request reboots once. Being turned on counts as
+	// reaching the number. A number lower than the one reached asks for nothing.
 	Boots int
 }
 
