@@ -86,12 +86,13 @@ func (r *Refusal) Error() string {
 
 // Options bound what Open accepts. The zero value means the defaults.
 type Options struct {
-	// MaxSize is the largest virtual size accepted, in bytes; default 16 TiB ("disk >= 16 TiB not supported", VM Import).
+	// MaxSize is the largest virtual size accepted, in bytes; 0 is DefaultMaxSize.
 	MaxSize int64
 	// Format, when set ("RAW", "VMDK", ...), is what the user says the file is. A raw disk that begins like another format
 	// is then read as raw, and Envelope.Warnings says so. Any other disagreement is a Refusal.
 	Format string
-	// Siblings opens another file of the same upload by its bare name (split and flat VMDK). nil: there are none.
+	// Siblings opens another file of the same upload by its bare name (split and flat VMDK). nil: there are none. A name
+	// that is not there is an error that satisfies errors.Is(err, fs.ErrNotExist). Inside an OVA its members are the siblings.
 	Siblings func(name string) (Source, error)
 }
 
@@ -103,6 +104,9 @@ type Envelope struct {
 	Hardware Hardware
 	// Warnings are sentences for people: manifest not verified, raw disk that looks like qcow2, ...
 	Warnings []string
+
+	manifest *manifest   // of an OVA, nil: it has none
+	closers  []io.Closer // what Close closes
 }
 
 // Disk is one disk of an Envelope.
@@ -120,7 +124,7 @@ type Disk struct {
 // Hardware is what an OVF descriptor says. The zero value means that nothing is said.
 type Hardware struct {
 	Name     string   // the machine's name
-	OSType   string   // as written, e.g. "windows9_64Guest"
+	OSType   string   // as written, e.g. "windows9_64Guest"; CIM's number for it where the OVF has nothing better
 	Firmware string   // "efi", "bios" or "" (not said)
 	NICs     int      // network adapters
 	CDROMs   int      // CD or DVD drives

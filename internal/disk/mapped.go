@@ -1,0 +1,158 @@
+package disk
+
+import (
+	"fmt"
+	"io"
+	"iter"
+)
+
+// stretch is a run of the guest's disk from an asked offset on, and where it is stored.
+//
+//	             asked offset
+//	guest    ...-----|==========length==========|-----...
+//	file     ...-----|at                               Data
+//	file     ...--|at: packed bytes--|                 Compressed: inflates to block bytes,
+//	               the asked offset is head bytes into them
+type stretch struct {
+	length int64 // bytes, > 0; may reach beyond the end of the disk
+	kind   Kind
+
+	file *file  // Data and Compressed
+	at   int64  // byte in file
+	what string // the field or part that points there, for a Refusal
+
+	// Compressed only.
+	packed int64
+	block  int64
+	head   int64
+	start  int64 // the block's first byte in owner's part of the disk
+	owner  inflater
+}
+
+// layout is a format's map from the guest's disk to files. It is safe for concurrent use.
+type layout interface {
+	// locate describes the disk from off on (0 <= off < its size). It need not look further than max bytes.
+	locate(off, max int64) (stretch, error)
+}
+
+// inflater fills block, the whole of a Compressed stretch's block, from its packed bytes.
+type inflater interface {
+	inflate(block []byte, s stretch) error
+}
+
+// mapped is the Image of every format: a size and a layout.
+type mapped struct {
+	size   int64
+	layout layout
+	mem    *memory
+}
+
+var _ Image = (*mapped)(nil)
+
+func (m *mapped) Size() int64 { return m.size }
+
+// locate is the layout's, trimmed to the disk and checked against the end of the file.
+func (m *mapped) locate(off, limit int64) (stretch, error) {
+	limit = min(limit, m.size-off)
+	s, err := m.layout.locate(off, limit)
+	if err != nil {
+		return s, err
+	}
+	if s.length <= 0 {
+		return s, fmt.Errorf("disk: layout gave %d bytes at %d", s.length, off) // a bug, not an input
+	}
+	s.length = min(s.length, limit)
+	switch {
+	case s.kind == Data && !s.file.holds(s.at, s.length):
+		return s, s.file.refuse(Damaged, s.what, s.at,
+			"bytes %d to %d of the disk should be here, but the file ends at byte %d", off, off+s.length, s.file.size)
+	case s.kind == Compressed && !s.file.holds(s.at, 1):
+		return s, s.file.refuse(Damaged, s.what, s.at,
+			"byte %d of the disk should be here, but the file ends at byte %d", off, s.file.size)
+	}
+	return s, nil
+}
+
+func (m *mapped) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("disk: read at negative offset %d", off)
+	}
+	if off >= m.size {
+		return 0, io.EOF
+	}
+	var end error
+	if int64(len(p)) > m.size-off {
+		p, end = p[:m.size-off], io.EOF
+	}
+	for n := 0; n < len(p); {
+		s, err := m.locate(off+int64(n), int64(len(p)-n))
+		if err != nil {
+			return n, err
+		}
+		part := p[n : n+int(s.length)]
+		switch s.kind {
+		case Zero, Unallocated:
+			clear(part)
+		case Data:
+			err = s.file.readFull(part, s.at, s.what)
+		case Compressed:
+			err = m.inflate(part, s)
+		}
+		if err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return len(p), end
+}
+
+// inflate fills part from a compressed block. A block wanted as a whole, as a sequential reader does, is not kept.
+func (m *mapped) inflate(part []byte, s stretch) error {
+	key := place{s.file, s.at}
+	block, ok := m.mem.blocks.get(key)
+	if !ok {
+		if s.head == 0 && int64(len(part)) == s.block {
+			return s.owner.inflate(part, s)
+		}
+		block = make([]byte, s.block)
+		if err := s.owner.inflate(block, s); err != nil {
+			return err
+		}
+		m.mem.blocks.put(key, block)
+	}
+	if s.head+int64(len(part)) > int64(len(block)) {
+		// Two tables share packed bytes but disagree about what they are: one of them is wrong.
+		return s.file.refuse(Damaged, s.what, s.at, "the same bytes are used as blocks of different sizes")
+	}
+	copy(part, block[s.head:])
+	return nil
+}
+
+func (m *mapped) Extents() iter.Seq2[Extent, error] {
+	return func(yield func(Extent, error) bool) {
+		var run Extent
+		for off := int64(0); off < m.size; {
+			s, err := m.locate(off, m.size-off)
+			if err != nil {
+				if run.Length == 0 || yield(run, nil) {
+					yield(Extent{Start: off}, err)
+				}
+				return
+			}
+			if run.Length > 0 && run.Kind != s.kind {
+				if !yield(run, nil) {
+					return
+				}
+				run.Length = 0
+			}
+			if run.Length == 0 {
+				run = Extent{Start: off, Kind: s.kind}
+			}
+			run.Length += s.length
+			off += s.length
+		}
+		if run.Length > 0 {
+			yield(run, nil)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// DefaultMaxSize is the largest virtual size accepted when Options say nothing, in bytes: one sector less than 16 TiB,
+// because VM Import supports only disks under 16 TiB.
+const DefaultMaxSize = 16<<40 - sector
+
+// Format is one kind of file that Open knows.
+type Format struct {
+	// Name is the word for it in Options, Envelope and Disk, and in VM Import's DiskContainers where that has one.
+	Name string
+	// detect reports whether a file is of this format, from a few bytes of it.
+	detect func(src Source) bool
+	// open reads a file that was detected.
+	open func(f *file, opt Options) (*Envelope, error)
+}
+
+// Formats are the formats that Open knows, in the order in which it looks for them: first those that are known by how the
+// file begins, then by how it ends, then raw, which has no mark of its own.
+func Formats() []Format {
+	return []Format{
+		{"OVA", isOVA, openOVA},
+		{"QCOW2", isQCOW2, openQCOW2},
+		{"VMDK", isVMDK, openVMDK},
+		{"RAW", isRaw, openRaw},
+	}
+}
+
+// Open reads what kind of file src is and the description of the disks in it; their bytes are read as they are asked for.
+// src is used as long as the Envelope is. An error that is no *Refusal is about this machine (src could not be read).
+func Open(src Source, opt Options) (*Envelope, error) {
+	if opt.MaxSize == 0 {
+		opt.MaxSize = DefaultMaxSize
+	}
+	if opt.MaxSize < 0 {
+		return nil, fmt.Errorf("disk: Options.MaxSize is %d", opt.MaxSize)
+	}
+	return open(src, opt, newMemory())
+}
+
+func open(src Source, opt Options, mem *memory) (*Envelope, error) {
+	var said, found *Format
+	formats := Formats()
+	for i := range formats {
+		f := &formats[i]
+		if strings.EqualFold(f.Name, opt.Format) {
+			said = f
+		}
+		if found == nil && f.detect(src) {
+			found = f
+		}
+	}
+	if opt.Format != "" && said == nil {
+		return nil, fmt.Errorf("disk: Options.Format %q is not a format", opt.Format)
+	}
+	use := found
+	var warnings []string
+	switch {
+	case said == nil || said == found:
+	case said.Name == "RAW" && found != nil:
+		// A raw disk is whatever its guest wrote: it may well begin with the header of something else.
+		use = said
+		warnings = append(warnings, fmt.Sprintf("The file begins like %s; it was read as RAW because that is what was said.", found.Name))
+	case said.Name == "RAW":
+		use = said
+	case said.detect(src):
+		// A fixed VHD begins with its guest's bytes.
+		use = said
+		warnings = append(warnings, fmt.Sprintf("The file also looks like %s; it was read as %s because that is what was said.", found.Name, said.Name))
+	case found != nil:
+		return nil, &Refusal{Format: found.Name, Reason: NotADisk, Field: "format", Offset: -1,
+			Detail: fmt.Sprintf("the file was said to be %s, but is %s", said.Name, found.Name)}
+	default:
+		use = nil
+	}
+	if use == nil {
+		return nil, unknown(src, said)
+	}
+	e, err := use.open(newFile(src, use.Name, mem), opt)
+	if err != nil {
+		return nil, err
+	}
+	e.Format = use.Name
+	e.Warnings = append(warnings, e.Warnings...)
+	return e, nil
+}
+
+// single is the Envelope of a file that is itself the disk.
+func single(f *file, subFormat string, size int64, l layout, warnings ...string) *Envelope {
+	return &Envelope{
+		Disks: []Disk{{Format: f.format, SubFormat: subFormat, Length: f.size,
+			Image: &mapped{size: size, layout: l, mem: f.mem}}},
+		Warnings: warnings,
+	}
+}
+
+// foreign are files that people take for disks, or disks of formats that are not read: they deserve better than "not a disk".
+var foreign = []struct {
+	offset int64
+	magic  string
+	reason Reason
+	what   string
+}{
+	{0, "LUKS\xba\xbe", Encrypted, "a LUKS container"},
+	{64, "\x7f\x10\xda\xbe", Unsupported, "a VirtualBox disk (VDI)"},
+	{0, "WithoutFreeSpace", Unsupported, "a Parallels disk (HDD)"},
+	{0, "WithouFreSpacExt", Unsupported, "a Parallels disk (HDD)"},
+	{0, "QED\x00", Unsupported, "a QED disk"},
+	{0, "\x1f\x8b", Unsupported, "compressed with gzip"},
+	{0, "\xfd7zXZ\x00", Unsupported, "compressed with xz"},
+	{0, "7z\xbc\xaf\x27\x1c", Unsupported, "a 7-Zip archive"},
+	{0, "PK\x03\x04", Unsupported, "a ZIP archive"},
+	{0, "MSWIM\x00\x00\x00", Unsupported, "a Windows image (WIM)"},
+	{0x8001, "CD001", Unsupported, "a CD or DVD image"},
+}
+
+// unknown is the Refusal of a file that no format claims.
+func unknown(src Source, said *Format) error {
+	r := &Refusal{Format: "RAW", Reason: NotADisk, Field: "signature", Offset: 0,
+		Detail: "the file has the signature of no disk format, and no boot signature either"}
+	if said != nil {
+		r.Format, r.Detail = said.Name, "the file does not have this format's signature"
+	}
+	for _, f := range foreign {
+		if begins(src, f.offset, f.magic) {
+			r.Reason, r.Offset, r.Detail = f.reason, f.offset, "the file is "+f.what
+			break
+		}
+	}
+	return r
+}
+
+// begins reports whether magic is at offset.
+func begins(src Source, offset int64, magic string) bool {
+	p := make([]byte, len(magic))
+	n, _ := src.ReadAt(p, offset)
+	return n == len(p) && string(p) == magic
+}
+
+// OpenFile opens the regular file at path as Open does. Envelope.Close closes it.
+func OpenFile(path string, opt Options) (*Envelope, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("disk: %s is not a regular file", path)
+	}
+	var e *Envelope
+	if err == nil {
+		e, err = Open(&osFile{f, info.Size()}, opt)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	e.closers = append(e.closers, f)
+	return e, nil
+}
+
+// osFile is an open file as a Source: its size is what it was when it was opened.
+type osFile struct {
+	*os.File
+	bytes int64
+}
+
+func (f *osFile) Size() int64 { return f.bytes }
+
+// Close closes the file that OpenFile opened and every Source from Options.Siblings that is an io.Closer.
+// The Envelope's disks cannot be read any more.
+func (e *Envelope) Close() error {
+	var errs []error
+	for _, c := range e.closers {
+		errs = append(errs, c.Close())
+	}
+	e.closers = nil
+	return errors.Join(errs...)
+}
+
+var _ io.Closer = (*Envelope)(nil)
