@@ -1,0 +1,149 @@
+// Package check says whether a Windows installation may become a WorkSpaces image under Bring Your Own License.
+//
+// It works in two halves that meet in [Facts]. [Collect] asks a [windows.System] and is the only reader of facts; it does not
+// judge. [Run] judges the facts by the table of checks under a [Profile]; it reads nothing. A check never learns whether the
+// facts come from a powered-off disk or from a running Windows.
+//
+// Unknown never passes: every fact is a [Known], which either says where it was read or why it could not be, and a check
+// whose facts are missing comes out UNKNOWN. A machine is not fit while such a check is open, except where the table marks the
+// check as decided in the guest.
+//
+// The package does not open disks (internal/disk), does not parse hives or file systems (internal/windows), and changes nothing.
+//
+// Start reading at [Run], then the table in table.go: a row there is a check. To add one: a row; a field in Facts and its few
+// lines in Collect if the fact is new; a machine that fails it; then run the tests with -update, which also rewrites
+// docs/checks.md.
+package check
+
+import "slices"
+
+// Outcome is what a check came to. The words are those of the report's JSON.
+type Outcome string
+
+const (
+	// Pass: the facts were read and meet the requirement.
+	Pass Outcome = "PASS"
+	// Fail: the requirement is not met, and somebody must change the machine.
+	Fail Outcome = "FAIL"
+	// Warn: the requirement is not met, and Amazon's checker offers to mend it. Ingestion treats it as Fail.
+	Warn Outcome = "WARN"
+	// Unknown: the facts could not be read. Never counts as Pass.
+	Unknown Outcome = "UNKNOWN"
+	// NotApplicable: the requirement does not concern this machine or this request.
+	NotApplicable Outcome = "NOT_APPLICABLE"
+)
+
+// Place says where a check can be decided.
+type Place string
+
+const (
+	// OnDisk: a powered-off disk holds all the evidence. Such a check may not stay UNKNOWN.
+	OnDisk Place = "disk"
+	// InGuest: only a running Windows can tell. UNKNOWN may stay open until the guest is asked.
+	InGuest Place = "guest"
+)
+
+// Check is a row of the table.
+type Check struct {
+	// Code names the check: one of Amazon's WorkspaceImageErrorDetailCode, or our own where Amazon has none.
+	Code string
+	// ReportAs is the WorkspaceImageErrorDetailCode under which the WorkSpaces API reports a failure of this check. It equals
+	// Code for Amazon's own codes and is the nearest of them for ours.
+	ReportAs string
+	// Title is the requirement, as one short statement that holds when the check passes.
+	Title string
+	// Level is what the check comes to when the requirement is not met: Fail or Warn. A check may come out milder, never harder;
+	// ingestion turns every Warn into Fail.
+	Level Outcome
+	// Source says who asks for it and where the test is written down.
+	Source string
+	// Profiles names the profiles that ask for it; nil means all.
+	Profiles []string
+	// DecidedIn says where the answer can be had.
+	DecidedIn Place
+	// Fixable says that an edit of the powered-off disk's registry mends it.
+	Fixable bool
+	// Remedy tells an administrator what to click or type, inside the machine unless it says otherwise.
+	Remedy string
+
+	judge func(*Facts, Params) Verdict
+}
+
+// Amazon reports whether the code is one of Amazon's.
+func (c Check) Amazon() bool { return c.Code == c.ReportAs }
+
+// Params is what a check may know besides the facts.
+type Params struct {
+	Profile Profile
+	// Office: Microsoft Office is to be subscribed to through the service.
+	Office bool
+	// Ingestion: the service is importing the image; see [Options].
+	Ingestion bool
+}
+
+// Verdict is what a check's judgement returns.
+type Verdict struct {
+	// Outcome of the check; "" means that the requirement is not met, at the row's level.
+	Outcome Outcome
+	// Because says in a sentence or two what was found and what would have been right.
+	Because string
+	// Evidence holds one line for each thing that was looked at.
+	Evidence []string
+	// ByHand is set where a check that is fixable as a rule cannot be mended by an edit of the disk this time.
+	ByHand bool
+}
+
+func pass(because string, on ...fact) Verdict {
+	return Verdict{Outcome: Pass, Because: because, Evidence: evidence(on...)}
+}
+
+func unmet(because string, on ...fact) Verdict {
+	return Verdict{Because: because, Evidence: evidence(on...)}
+}
+
+func notApplicable(because string, on ...fact) Verdict {
+	return Verdict{Outcome: NotApplicable, Because: because, Evidence: evidence(on...)}
+}
+
+func unknown(because string, on ...fact) Verdict {
+	return Verdict{Outcome: Unknown, Because: because, Evidence: evidence(on...)}
+}
+
+// missing returns the UNKNOWN verdict when one of the facts is not known.
+func missing(on ...fact) (Verdict, bool) {
+	for _, k := range on {
+		if ok, _, why := k.state(); !ok {
+			return unknown("This cannot be told: "+why+".", on...), true
+		}
+	}
+	return Verdict{}, false
+}
+
+// evidence returns a line for each fact: where it was read, or why it was not.
+func evidence(on ...fact) []string {
+	var lines []string
+	for _, k := range on {
+		ok, from, why := k.state()
+		switch {
+		case ok:
+			lines = append(lines, from)
+		case from != "":
+			lines = append(lines, from+": "+why)
+		default:
+			lines = append(lines, why)
+		}
+	}
+	return lines
+}
+
+// Checks returns the table, in the order of the report. The slice is the caller's.
+func Checks() []Check { return slices.Clone(table) }
+
+// Describe returns the row for a code, which is compared exactly, and whether there is one.
+func Describe(code string) (Check, bool) {
+	i := slices.IndexFunc(table, func(c Check) bool { return c.Code == code })
+	if i < 0 {
+		return Check{}, false
+	}
+	return table[i], true
+}

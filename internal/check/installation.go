@@ -1,0 +1,167 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The checks on what Windows this is.
+
+func judgeOS(f *Facts, p Params) Verdict {
+	if v, no := missing(f.ProductType, f.Build, f.EditionID); no {
+		return v
+	}
+	on := []fact{f.Build, f.Release, f.Revision, f.EditionID, f.ProductType}
+	if !strings.EqualFold(f.ProductType.Value, "WinNT") {
+		return unmet("This is Windows Server (ProductType "+printable(f.ProductType.Value)+"); only desktop editions of Windows are taken.", on...)
+	}
+	is := fmt.Sprintf("This is %s", windowsName(f.Build.Value))
+	found := p.Profile.releases(f.Build.Value)
+	if len(found) == 0 {
+		return unmet(fmt.Sprintf("%s; profile %s takes %s.", is, p.Profile.Name, releaseList(p.Profile.Releases)), on...)
+	}
+	// A release may be taken in its LTSC edition alone. Which of the ordinary editions it is, is EditionNotSupported's question.
+	for _, r := range found {
+		if slices.ContainsFunc(r.Editions, func(e string) bool { return isLTSC(e) == isLTSC(f.EditionID.Value) }) {
+			return pass(fmt.Sprintf("%s, which profile %s takes.", is, p.Profile.Name), on...)
+		}
+	}
+	return unmet(fmt.Sprintf("%s, edition %s; of this build profile %s takes only %s.", is, printable(f.EditionID.Value), p.Profile.Name, releaseList(found)), on...)
+}
+
+func isLTSC(edition string) bool { return strings.HasPrefix(edition, "EnterpriseS") }
+
+// windowsName is "Windows 10 version 2004 (build 19041)".
+func windowsName(build int) string {
+	name := "Windows 10"
+	switch {
+	case build >= firstWindows11:
+		name = "Windows 11"
+	case build < 10240: // the first release of Windows 10
+		return fmt.Sprintf("a Windows older than Windows 10 (build %d)", build)
+	}
+	if version, ok := versionNames[build]; ok {
+		return fmt.Sprintf("%s version %s (build %d)", name, version, build)
+	}
+	return fmt.Sprintf("%s build %d, which is no known release", name, build)
+}
+
+func releaseList(releases []Release) string {
+	var b strings.Builder
+	last := ""
+	for i, r := range releases {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		if r.Windows != last {
+			b.WriteString(r.Windows + " ")
+			last = r.Windows
+		}
+		b.WriteString(r.Version)
+	}
+	return b.String()
+}
+
+func judgeEdition(f *Facts, p Params) Verdict {
+	if v, no := missing(f.EditionID, f.Build); no {
+		return v
+	}
+	edition := f.EditionID.Value
+	found := p.Profile.releases(f.Build.Value)
+	if len(found) == 0 { // an unsupported version; what its editions might have been is any release's
+		found = p.Profile.Releases
+	}
+	var taken []string
+	for _, r := range found {
+		for _, e := range r.Editions {
+			if e == edition {
+				return pass("The edition is "+printable(edition)+".", f.EditionID, f.Build)
+			}
+			if !slices.Contains(taken, e) {
+				taken = append(taken, e)
+			}
+		}
+	}
+	return unmet(fmt.Sprintf("The edition is %s; profile %s takes %s.", printable(edition), p.Profile.Name, strings.Join(taken, ", ")), f.EditionID, f.Build)
+}
+
+func judgeArchitecture(f *Facts, _ Params) Verdict {
+	if v, no := missing(f.Architecture); no {
+		return v
+	}
+	if !strings.EqualFold(f.Architecture.Value, "AMD64") {
+		return unmet("Windows is made for "+printable(f.Architecture.Value)+"; it must be AMD64 (x64).", f.Architecture)
+	}
+	return pass("Windows is made for AMD64 (x64).", f.Architecture)
+}
+
+const english = "en-US"
+
+func judgeLanguage(f *Facts, _ Params) Verdict {
+	if v, no := missing(f.InstallLanguage, f.DisplayLanguages); no {
+		return v
+	}
+	on := []fact{f.InstallLanguage, f.DisplayLanguages}
+	id, err := strconv.ParseUint(f.InstallLanguage.Value, 16, 16)
+	if err != nil {
+		return unknown("This cannot be told: the install language "+printable(f.InstallLanguage.Value)+" is not a language number.", on...)
+	}
+	if uint16(id) != 0x0409 {
+		return unmet(fmt.Sprintf("Windows was set up in %s; the primary language must be %s.", languageName(uint16(id)), english), on...)
+	}
+	if len(f.DisplayLanguages.Value) > 0 && !strings.EqualFold(f.DisplayLanguages.Value[0], english) {
+		return unmet(fmt.Sprintf("Windows was set up in %s but is shown in %s; the primary language must be %s.", english, printable(f.DisplayLanguages.Value[0]), english), on...)
+	}
+	return pass("Windows was set up in "+english+" and is shown in it.", on...)
+}
+
+// languages are the display languages that Windows 10 and 11 are sold in, by language number ([MS-LCID]).
+var languages = map[uint16]string{
+	0x0401: "ar-SA", 0x0402: "bg-BG", 0x0404: "zh-TW", 0x0405: "cs-CZ", 0x0406: "da-DK", 0x0407: "de-DE", 0x0408: "el-GR", 0x0409: "en-US",
+	0x040b: "fi-FI", 0x040c: "fr-FR", 0x040d: "he-IL", 0x040e: "hu-HU", 0x0410: "it-IT", 0x0411: "ja-JP", 0x0412: "ko-KR", 0x0413: "nl-NL",
+	0x0414: "nb-NO", 0x0415: "pl-PL", 0x0416: "pt-BR", 0x0418: "ro-RO", 0x0419: "ru-RU", 0x041a: "hr-HR", 0x041b: "sk-SK", 0x041d: "sv-SE",
+	0x041e: "th-TH", 0x041f: "tr-TR", 0x0422: "uk-UA", 0x0424: "sl-SI", 0x0425: "et-EE", 0x0426: "lv-LV", 0x0427: "lt-LT", 0x0804: "zh-CN",
+	0x0809: "en-GB", 0x080a: "es-MX", 0x0816: "pt-PT", 0x0c0a: "es-ES", 0x0c0c: "fr-CA", 0x241a: "sr-Latn-RS",
+}
+
+// languageName is "de-DE", or the number where it has no name here.
+func languageName(id uint16) string {
+	if name, ok := languages[id]; ok {
+		return name
+	}
+	return fmt.Sprintf("language %04x", id)
+}
+
+func judgeUpgrade(f *Facts, _ Params) Verdict {
+	if v, no := missing(f.UpgradeTraces); no {
+		return v
+	}
+	if n := len(f.UpgradeTraces.Value); n > 0 {
+		return unmet(`Windows was upgraded in place: Setup has kept its traces below SYSTEM\Setup.`, f.UpgradeTraces)
+	}
+	return pass("There is no trace of an upgrade in place.", f.UpgradeTraces)
+}
+
+// minPowerShell is the oldest major version of Windows PowerShell (document, Requirements).
+const minPowerShell = 4
+
+func judgePowerShell(f *Facts, _ Params) Verdict {
+	if v, no := missing(f.PowerShellVersion); no {
+		return v
+	}
+	version := f.PowerShellVersion.Value
+	if version == "" {
+		return unmet("No Windows PowerShell is registered.", f.PowerShellVersion)
+	}
+	first, _, _ := strings.Cut(version, ".")
+	major, err := strconv.ParseUint(first, 10, 16)
+	if err != nil {
+		return unknown("This cannot be told: "+printable(version)+" is not a version number.", f.PowerShellVersion)
+	}
+	if major < minPowerShell {
+		return unmet(fmt.Sprintf("Windows PowerShell is version %s; it must be %d or later.", printable(version), minPowerShell), f.PowerShellVersion)
+	}
+	return pass("Windows PowerShell is version "+printable(version)+".", f.PowerShellVersion)
+}

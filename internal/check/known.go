@@ -1,0 +1,74 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Known is a fact and where it was read, or the reason why it is not known. The zero value is not known.
+type Known[T any] struct {
+	Value T
+	// From says where the value was read, for people: `SYSTEM\ControlSet001\Services\mountmgr\NoAutoMount = 1 (REG_DWORD)`.
+	// When the fact is not known it says where one looked.
+	From string
+	// Why is the reason why the fact is not known; empty when it is.
+	Why string
+}
+
+// fact is any Known, for code that does not care about the value.
+type fact interface {
+	state() (ok bool, from, why string)
+}
+
+// OK reports whether the fact is known.
+func (k Known[T]) OK() bool { return k.From != "" && k.Why == "" }
+
+func (k Known[T]) state() (ok bool, from, why string) {
+	if !k.OK() && k.Why == "" {
+		return false, k.From, "it was not collected"
+	}
+	return k.OK(), k.From, k.Why
+}
+
+// read makes a known fact.
+func read[T any](value T, from string) Known[T] { return Known[T]{Value: value, From: from} }
+
+// unread makes an unknown one.
+func unread[T any](from, why string) Known[T] {
+	if why == "" {
+		why = "it could not be read"
+	}
+	return Known[T]{From: from, Why: why}
+}
+
+// maxShown bounds what is quoted from a disk in one piece of evidence, in bytes.
+const maxShown = 240
+
+// printable makes text from a disk safe to show: what does not print (terminal escapes, line breaks, direction overrides)
+// is written as an escape, and length is bounded.
+func printable(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		if b.Len() >= maxShown {
+			b.WriteString("...")
+			break
+		}
+		b.WriteString(safe(s[i:], r))
+	}
+	return b.String()
+}
+
+// safe is the rune r, with which s begins, or an escape for it where it does not print.
+func safe(s string, r rune) string {
+	switch {
+	case r == utf8.RuneError:
+		return fmt.Sprintf(`\x%02x`, s[0])
+	case unicode.IsPrint(r):
+		return string(r)
+	case r < 0x100:
+		return fmt.Sprintf(`\x%02x`, r)
+	}
+	return fmt.Sprintf(`\u{%x}`, r)
+}

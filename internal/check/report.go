@@ -1,0 +1,172 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// Options say what a machine is judged for. The zero value is the document's checker: default profile, no Office.
+type Options struct {
+	// Profile names the profile; "" is [DefaultProfile].
+	Profile string
+	// Office: Microsoft Office is to be subscribed to through the service.
+	Office bool
+	// Ingestion is the service's own run while it imports the image: every WARN is FAIL, and so is what is UNKNOWN although the
+	// table does not leave it to the guest.
+	Ingestion bool
+}
+
+// Report is what a run came to. It marshals to the JSON of "berth check --output json".
+type Report struct {
+	// Fit: no check that applies came out FAIL or WARN, and none UNKNOWN but those that may stay open until the guest is asked.
+	Fit bool `json:"fit"`
+	// Open lists the codes that came out UNKNOWN, in the order of the table.
+	Open     []string  `json:"open"`
+	Profile  string    `json:"profile"`
+	Windows  Windows   `json:"windows"`
+	Findings []Finding `json:"findings"`
+}
+
+// Windows says which Windows was looked at. What is not known is empty.
+type Windows struct {
+	Version      string `json:"version"` // "2004"
+	Build        string `json:"build"`   // "19041"
+	Edition      string `json:"edition"` // EditionID
+	Language     string `json:"language"`
+	Architecture string `json:"architecture"` // as PROCESSOR_ARCHITECTURE has it: "AMD64"
+	HostName     string `json:"hostName"`
+}
+
+// Finding is a check's result.
+type Finding struct {
+	Code     string   `json:"code"`
+	Outcome  Outcome  `json:"outcome"`
+	Title    string   `json:"title"`
+	Because  string   `json:"because"`
+	Evidence []string `json:"evidence"`
+	// Remedy says what to do; empty for PASS and NOT_APPLICABLE.
+	Remedy string `json:"remedy"`
+	// Fixable: an edit of the disk's registry mends it.
+	Fixable bool `json:"fixable"`
+
+	// mayWait: UNKNOWN, and left to the guest.
+	mayWait bool
+}
+
+// Exit codes of "berth check".
+const (
+	ExitFit        = 0
+	ExitUnfit      = 1
+	ExitUnreadable = 2
+)
+
+// ExitCode is the exit code of "berth check": 0 when the machine is fit, 1 when a check failed or warned, 2 when none did but what
+// is needed to call it fit could not be read (a missing or unreadable hive, say).
+func (r Report) ExitCode() int {
+	if r.Fit {
+		return ExitFit
+	}
+	for _, f := range r.Findings {
+		if f.Outcome == Fail || f.Outcome == Warn {
+			return ExitUnfit
+		}
+	}
+	return ExitUnreadable
+}
+
+// remedyUnknown is for checks that want of facts kept open.
+const remedyUnknown = "Start the machine, let it settle, shut it down completely (in an elevated prompt: shutdown /s /t 0) so that its registry is " +
+	"written out, export it again and repeat the check. If the file was copied, compare its size and checksum with the original."
+
+// remedyGuest is for checks that only a running Windows can answer.
+const remedyGuest = "Nothing to do on the disk: the running Windows is asked during ingestion."
+
+// Run judges the facts. It does not touch the machine and needs no time worth mentioning. A profile that does not exist leaves
+// every check UNKNOWN; see [ProfileByName]. A nil f is a machine of which nothing is known.
+func Run(f *Facts, opt Options) Report { return run(table, f, opt) }
+
+func run(checks []Check, f *Facts, opt Options) Report {
+	if f == nil {
+		f = &Facts{}
+	}
+	profile, found := ProfileByName(opt.Profile)
+	if !found {
+		profile.Name = opt.Profile
+	}
+	rep := Report{Fit: true, Open: []string{}, Profile: profile.Name, Windows: describe(f), Findings: []Finding{}}
+	for _, c := range checks {
+		v := unknown(fmt.Sprintf("This cannot be told: there is no profile named %q.", printable(opt.Profile)))
+		if found {
+			v = c.verdict(f, Params{Profile: profile, Office: opt.Office, Ingestion: opt.Ingestion})
+		}
+		fd := c.finding(f, v, opt)
+		switch fd.Outcome {
+		case Fail, Warn:
+			rep.Fit = false
+		case Unknown:
+			rep.Open = append(rep.Open, c.Code)
+			rep.Fit = rep.Fit && fd.mayWait
+		}
+		rep.Findings = append(rep.Findings, fd)
+	}
+	return rep
+}
+
+func (c Check) verdict(f *Facts, p Params) Verdict {
+	if c.Profiles != nil && !slices.Contains(c.Profiles, p.Profile.Name) {
+		return notApplicable("Profile " + p.Profile.Name + " does not ask for it.")
+	}
+	v := c.judge(f, p)
+	v.Outcome = cmp.Or(v.Outcome, c.Level)
+	return v
+}
+
+// finding turns a verdict into what is reported.
+func (c Check) finding(f *Facts, v Verdict, opt Options) Finding {
+	fd := Finding{Code: c.Code, Outcome: v.Outcome, Title: c.Title, Because: v.Because, Evidence: v.Evidence}
+	if fd.Evidence == nil {
+		fd.Evidence = []string{}
+	}
+	switch v.Outcome {
+	case Unknown:
+		// A running Windows was asked already: nobody is left to wait for.
+		fd.mayWait = c.DecidedIn == InGuest && f.Running.OK() && !f.Running.Value
+		fd.Remedy = remedyUnknown
+		if fd.mayWait {
+			fd.Remedy = remedyGuest
+		} else if opt.Ingestion {
+			fd.Outcome = Fail
+			fd.Because += " Ingestion takes nothing on trust."
+		}
+	case Fail, Warn:
+		fd.Remedy = c.Remedy
+		fd.Fixable = c.Fixable && !v.ByHand
+		if opt.Ingestion {
+			fd.Outcome = Fail
+		}
+	}
+	return fd
+}
+
+// describe gathers what the report's head says.
+func describe(f *Facts) Windows {
+	w := Windows{
+		Edition: printable(f.EditionID.Value), Architecture: printable(f.Architecture.Value), HostName: printable(f.HostName.Value),
+		Version: printable(f.Release.Value),
+	}
+	if f.Build.OK() {
+		w.Build = strconv.Itoa(f.Build.Value)
+		w.Version = cmp.Or(versionNames[f.Build.Value], w.Version)
+	}
+	if f.InstallLanguage.OK() {
+		if id, err := strconv.ParseUint(f.InstallLanguage.Value, 16, 16); err == nil {
+			w.Language = languageName(uint16(id))
+		}
+	}
+	if len(f.DisplayLanguages.Value) > 0 {
+		w.Language = printable(f.DisplayLanguages.Value[0])
+	}
+	return w
+}

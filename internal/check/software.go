@@ -1,0 +1,124 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The checks on what is installed beyond Windows.
+
+// officeCode is in the product code of everything of Office that Windows Installer sets up (facts §4.2).
+const officeCode = "0FF1CE"
+
+func judgeOffice(f *Facts, p Params) Verdict {
+	on := []fact{f.Programs, f.Programs32, f.OfficeClickToRun}
+	if p.Ingestion && !p.Office {
+		return notApplicable("No Office is subscribed to, and ingestion refuses an installed one only beside a subscription.", on...)
+	}
+	microsoft365 := p.Profile.AllowMicrosoft365
+	var found []string
+	for _, id := range f.OfficeClickToRun.Value {
+		if microsoft365 = microsoft365 && strings.HasPrefix(strings.ToUpper(id), "O365"); !microsoft365 {
+			found = append(found, id)
+		}
+	}
+	// What Click-to-Run itself registers with an Office code belongs to the products named above.
+	clickToRun := microsoft365 && len(f.OfficeClickToRun.Value) > 0
+	for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
+		for _, prog := range list.Value {
+			if !strings.Contains(strings.ToUpper(prog.Key), officeCode) || clickToRun && strings.Contains(prog.Name, "Click-to-Run") {
+				continue
+			}
+			name := prog.Name
+			if name == "" {
+				name = prog.Key
+			}
+			if !slices.Contains(found, name) {
+				found = append(found, name)
+			}
+		}
+	}
+	if len(found) == 0 {
+		if v, no := missing(on...); no {
+			return v
+		}
+		if clickToRun {
+			return pass("Only Microsoft 365 apps are installed, which profile "+p.Profile.Name+" allows.", on...)
+		}
+		return pass("No Office is installed.", on...)
+	}
+	v := unmet("Office is installed ("+names(found)+"), and must not be where Office is subscribed to through the service.", on...)
+	if !p.Office {
+		v.Outcome = Warn
+		v.Because = "Office is installed (" + names(found) + "). The document asks for nothing beyond Windows; add software once the image is made."
+	}
+	return v
+}
+
+// names joins a few names from a disk, safe to show.
+func names(list []string) string {
+	const most = 5
+	var shown []string
+	for i, name := range list {
+		if i == most {
+			shown = append(shown, fmt.Sprintf("and %d more", len(list)-most))
+			break
+		}
+		shown = append(shown, printable(name))
+	}
+	return strings.Join(shown, ", ")
+}
+
+// guestTools are the tools that hypervisors install in their guests: display names as they begin, lower case, and services.
+// Amazon's checker knows the first of them alone, by its exact name in the native list (facts §4.1, defect 3).
+var guestTools = []struct {
+	Names    []string
+	Services []string
+	VMware   bool
+}{
+	{Names: []string{"vmware tools"}, Services: []string{"VMTools"}, VMware: true},
+	{Names: []string{"oracle vm virtualbox guest additions", "oracle virtualbox guest additions"}, Services: []string{"VBoxService"}},
+	{Names: []string{"qemu guest agent"}, Services: []string{"QEMU-GA"}},
+	{Names: []string{"citrix xenserver tools", "citrix vm tools", "xenserver vm tools", "citrix hypervisor pv tools"}, Services: []string{"xenagent"}},
+	{Names: []string{"parallels tools"}, Services: []string{"prl_tools_service"}},
+}
+
+func judgeGuestTools(f *Facts, _ Params) Verdict {
+	on := []fact{f.Programs, f.Programs32, f.GuestTools}
+	var found []string
+	vmware := false
+	for _, tools := range guestTools {
+		hit := false
+		for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
+			for _, prog := range list.Value {
+				for _, name := range tools.Names {
+					if strings.HasPrefix(strings.ToLower(prog.Name), name) {
+						found, hit = append(found, prog.Name), true
+					}
+				}
+			}
+		}
+		for _, service := range f.GuestTools.Value {
+			if slices.Contains(tools.Services, service) {
+				found, hit = append(found, "service "+service), true
+			}
+		}
+		vmware = vmware || hit && tools.VMware
+	}
+	switch {
+	case vmware:
+		return unmet("VMware Tools are installed ("+names(found)+").", on...)
+	case len(found) > 0:
+		v := unmet("A hypervisor's guest tools are installed ("+names(found)+"). Amazon looks for VMware's alone, but the document asks for nothing beyond Windows.", on...)
+		// Without the lists of programs VMware Tools may be there as well, and that is worse.
+		if _, no := missing(on...); !no {
+			v.Outcome = Warn
+		}
+		return v
+	}
+	if v, no := missing(on...); no {
+		return v
+	}
+	return pass("No hypervisor's guest tools are installed.", on...)
+}

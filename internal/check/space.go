@@ -1,0 +1,133 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+
+	"berth/internal/windows"
+)
+
+// The checks on disks, partitions and space.
+
+const bytesPerGiB = 1 << 30
+
+// gib shows a size in bytes.
+func gib(n int64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.0f KiB", float64(n)/(1<<10))
+	case n < bytesPerGiB:
+		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.2f GiB", float64(n)/bytesPerGiB)
+}
+
+func judgePartitioning(f *Facts, p Params) Verdict {
+	on := []fact{f.Disks, f.Firmware, f.Build}
+	if !f.Disks.OK() {
+		v, _ := missing(on...)
+		return v
+	}
+	var volumes, unclear []string
+	var scheme windows.Scheme
+	for i, d := range f.Disks.Value {
+		for _, part := range d.Partitions {
+			at := fmt.Sprintf("partition %d of %s", part.Number, diskName(i, d))
+			switch part.Role {
+			case windows.RoleSystem:
+				scheme = d.Scheme
+				volumes = append(volumes, at)
+			case windows.RoleData:
+				volumes = append(volumes, at)
+			case windows.RoleBoot, windows.RoleReserved, windows.RoleRecovery:
+			default:
+				unclear = append(unclear, at)
+			}
+		}
+	}
+	if len(volumes) > 1 {
+		return unmet(fmt.Sprintf("There are %d volumes (%s); Windows and everything else must be on one. Boot, reserved and recovery partitions do not count.", len(volumes), names(volumes)), on...)
+	}
+	if scheme == windows.MBR && f.Firmware.Value == "uefi" || scheme == windows.GPT && f.Firmware.Value == "bios" {
+		return unmet(fmt.Sprintf("The partition table is %s, but the machine boots by %s.", scheme, strings.ToUpper(f.Firmware.Value)), on...)
+	}
+	if v, no := missing(on...); no {
+		return v
+	}
+	if scheme == windows.NoTable {
+		return unknown("This cannot be told: no partition is known to hold Windows.", on...)
+	}
+	want := windows.MBR // Windows 10, and whatever else
+	if f.Build.Value >= firstWindows11 {
+		want = windows.GPT
+	}
+	if found := p.Profile.releases(f.Build.Value); len(found) > 0 {
+		want = found[0].Scheme
+	}
+	if scheme != want {
+		return unmet(fmt.Sprintf("The partition table is %s; %s must have %s.", scheme, windowsName(f.Build.Value), want), on...)
+	}
+	if len(unclear) > 0 {
+		return unknown("This cannot be told: what is on "+names(unclear)+" was not recognised.", on...)
+	}
+	return pass(fmt.Sprintf("The partition table is %s, with one volume.", scheme), on...)
+}
+
+func judgeBoot(f *Facts, _ Params) Verdict {
+	on := []fact{f.Disks, f.Installations}
+	if f.Installations.OK() && f.Installations.Value > 1 {
+		return unmet(fmt.Sprintf("There are %d installations of Windows on the disks.", f.Installations.Value), on...)
+	}
+	var bootable []string
+	for i, d := range f.Disks.Value {
+		for _, part := range d.Partitions {
+			if part.Bootable {
+				bootable = append(bootable, fmt.Sprintf("partition %d of %s", part.Number, diskName(i, d)))
+			}
+		}
+	}
+	if f.Disks.OK() && len(bootable) > 1 {
+		return unmet(fmt.Sprintf("%d partitions are marked bootable: %s.", len(bootable), names(bootable)), on...)
+	}
+	if v, no := missing(on...); no {
+		return v
+	}
+	if len(bootable) == 0 {
+		return pass("No partition beyond the one with Windows is marked bootable.", on...)
+	}
+	return pass("One partition is marked bootable, and there is one Windows.", on...)
+}
+
+func judgeDiskSize(f *Facts, p Params) Verdict {
+	on := []fact{f.SystemVolume, f.SystemDisk}
+	if v := f.SystemVolume; v.OK() && v.Value.SizeBytes > int64(p.Profile.MaxVolumeGiB)*bytesPerGiB {
+		return unmet(fmt.Sprintf("C: has %s; profile %s allows %d GiB.", gib(v.Value.SizeBytes), p.Profile.Name, p.Profile.MaxVolumeGiB), on...)
+	}
+	if d := f.SystemDisk; d.OK() && d.Value > int64(p.Profile.MaxDiskGiB)*bytesPerGiB {
+		return unmet(fmt.Sprintf("The disk has %s; profile %s allows %d GiB.", gib(d.Value), p.Profile.Name, p.Profile.MaxDiskGiB), on...)
+	}
+	if v, no := missing(on...); no {
+		return v
+	}
+	return pass(fmt.Sprintf("C: has %s of the %d GiB allowed, the disk %s of %d.", gib(f.SystemVolume.Value.SizeBytes), p.Profile.MaxVolumeGiB,
+		gib(f.SystemDisk.Value), p.Profile.MaxDiskGiB), on...)
+}
+
+func judgeFreeSpace(f *Facts, p Params) Verdict {
+	if v, no := missing(f.SystemVolume); no {
+		return v
+	}
+	on := []fact{f.SystemVolume, f.Reclaimable}
+	free, need := f.SystemVolume.Value.FreeBytes, p.Profile.MinFreeGiB
+	what := fmt.Sprintf("profile %s asks for %d GiB", p.Profile.Name, need)
+	if p.Office {
+		need = p.Profile.MinFreeOfficeGiB
+		what = fmt.Sprintf("profile %s asks for %d GiB where Office is subscribed to", p.Profile.Name, need)
+	}
+	if short := int64(need)*bytesPerGiB - free; short > 0 {
+		return unmet(fmt.Sprintf("%s are free on C:; %s. %s are missing.", gib(free), what, gib(short)), on...)
+	}
+	return pass(fmt.Sprintf("%s are free on C:; %s.", gib(free), what), on...)
+}

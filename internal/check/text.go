@@ -1,0 +1,193 @@
+package check
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// TextOptions are how [Report.WriteText] writes.
+type TextOptions struct {
+	// Color uses the terminal's colours; set it only when w is a terminal.
+	Color bool
+	// Width is the width of a line in columns; 0 is 80, less than 40 is 40.
+	Width int
+}
+
+// SGR sequences of ECMA-48.
+const (
+	red, yellow, green, cyan, bold, plain = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
+)
+
+// WriteText writes the report for people: the verdict first, then what is wrong with evidence and remedy, then what is open, then
+// what passed, in short. What comes from the disk is written so that it cannot steer a terminal. A word longer than the line
+// (a registry path, a command) is broken where it must be.
+func (r Report) WriteText(w io.Writer, opt TextOptions) error {
+	if opt.Width == 0 {
+		opt.Width = 80
+	}
+	t := &page{w: bufio.NewWriter(w), color: opt.Color, width: max(opt.Width, 40)}
+	t.summary(r)
+	for _, group := range [][]Outcome{{Fail}, {Warn}, {Unknown}} {
+		for _, f := range r.Findings {
+			if f.Outcome == group[0] {
+				t.finding(f)
+			}
+		}
+	}
+	t.list(r, Pass, "Passed", green)
+	t.list(r, NotApplicable, "Does not apply", "")
+	return t.w.Flush()
+}
+
+// page lays text out in columns. Its writer keeps the first error for Flush.
+type page struct {
+	w     *bufio.Writer
+	color bool
+	width int
+}
+
+func (t *page) paint(colour, s string) string {
+	if !t.color || colour == "" {
+		return s
+	}
+	return colour + s + plain
+}
+
+func (t *page) summary(r Report) {
+	count := map[Outcome]int{}
+	for _, f := range r.Findings {
+		count[f.Outcome]++
+	}
+	verdict, colour := "FIT", bold+green
+	switch r.ExitCode() {
+	case ExitUnfit:
+		verdict, colour = "NOT FIT", bold+red
+	case ExitUnreadable:
+		verdict, colour = "CANNOT TELL", bold+yellow
+	}
+	var parts []string
+	for _, c := range []struct {
+		o    Outcome
+		word string
+	}{{Fail, "failed"}, {Warn, "warned"}, {Unknown, "open"}, {Pass, "passed"}, {NotApplicable, "not applicable"}} {
+		if n := count[c.o]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, c.word))
+		}
+	}
+	line := fmt.Sprintf("%s for %s: %s", verdict, printable(r.Profile), strings.Join(parts, ", "))
+	fmt.Fprintln(t.w, t.paint(colour, verdict)+strings.TrimPrefix(line, verdict))
+	var about []string
+	for _, s := range []struct{ before, s string }{
+		{"version ", r.Windows.Version}, {"build ", r.Windows.Build}, {"", r.Windows.Edition}, {"", r.Windows.Language}, {"", r.Windows.Architecture}, {"", r.Windows.HostName},
+	} {
+		if s.s != "" {
+			about = append(about, s.before+s.s)
+		}
+	}
+	if len(about) > 0 {
+		t.wrap("", "Windows "+strings.Join(about, ", "))
+	}
+}
+
+var outcomeColours = map[Outcome]string{Fail: bold + red, Warn: bold + yellow, Unknown: bold + cyan}
+
+func (t *page) finding(f Finding) {
+	fmt.Fprintf(t.w, "\n%s %s\n", t.paint(outcomeColours[f.Outcome], fmt.Sprintf("%-7s", f.Outcome)), f.Code)
+	t.wrap("  ", f.Title+".")
+	t.labelled("Because", f.Because)
+	for _, e := range f.Evidence {
+		t.labelled("Seen", e)
+	}
+	if f.Remedy != "" {
+		t.labelled("Remedy", f.Remedy)
+	}
+	if f.Fixable {
+		t.labelled("Fixable", "yes, on the powered-off disk")
+	}
+}
+
+func (t *page) labelled(label, s string) {
+	t.wrapFrom(fmt.Sprintf("  %-8s ", label+":"), strings.Repeat(" ", 11), s)
+}
+
+func (t *page) list(r Report, o Outcome, label, colour string) {
+	var codes []string
+	for _, f := range r.Findings {
+		if f.Outcome == o {
+			codes = append(codes, f.Code)
+		}
+	}
+	if len(codes) == 0 {
+		return
+	}
+	fmt.Fprintf(t.w, "\n%s\n", t.paint(colour, fmt.Sprintf("%s (%d)", label, len(codes))))
+	t.wrap("  ", strings.Join(codes, ", "))
+}
+
+func (t *page) wrap(indent, s string) { t.wrapFrom(indent, indent, s) }
+
+// wrapFrom fills lines with words; the first begins with first, the others with indent.
+func (t *page) wrapFrom(first, indent, s string) {
+	line, empty := first, true
+	flush := func() {
+		fmt.Fprintln(t.w, strings.TrimRight(line, " "))
+		line, empty = indent, true
+	}
+	for _, word := range strings.Fields(onlyPrint(s)) {
+		for word != "" {
+			room := t.width - utf8.RuneCountInString(line)
+			if !empty {
+				room--
+			}
+			n := utf8.RuneCountInString(word)
+			if n <= room {
+				if !empty {
+					line += " "
+				}
+				line += word
+				word, empty = "", false
+				continue
+			}
+			if !empty {
+				flush()
+				continue
+			}
+			head := cut(word, room)
+			line += head
+			word, empty = word[len(head):], false
+		}
+	}
+	flush()
+}
+
+// cut returns the longest beginning of a word that fits into n columns, up to its last backslash, slash or comma if it has one.
+func cut(word string, n int) string {
+	end := len(word)
+	for i := range word {
+		if n == 0 {
+			end = i
+			break
+		}
+		n--
+	}
+	if at := strings.LastIndexAny(word[:end], `\/,`); at > 0 {
+		return word[:at+1]
+	}
+	return word[:end]
+}
+
+// onlyPrint escapes what could steer a terminal, for reports that were not made by Run (read back from JSON).
+func onlyPrint(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		if r == ' ' || r == '\n' {
+			b.WriteByte(' ')
+			continue
+		}
+		b.WriteString(safe(s[i:], r))
+	}
+	return b.String()
+}
