@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
@@ -37,7 +36,7 @@ func readGPT(img Image) (*Table, error) {
 			t.Warnings = append(t.Warnings, gptBackupState(img, t.SectorSize)...)
 			return t, nil
 		}
-		if ours := new(Refusal); err != nil && !errors.As(err, &ours) {
+		if err != nil && !isRefusal(err) {
 			return nil, err
 		}
 		if err != nil {
@@ -56,7 +55,7 @@ func readGPT(img Image) (*Table, error) {
 			t.Warnings = append(t.Warnings, fmt.Sprintf("The primary GPT is broken (%s); its backup at byte %d was read.", why, at))
 			return t, nil
 		}
-		if ours := new(Refusal); err != nil && !errors.As(err, &ours) {
+		if err != nil && !isRefusal(err) {
 			return nil, err
 		}
 		if err != nil {

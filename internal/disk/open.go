@@ -29,6 +29,8 @@ func Formats() []Format {
 		{"OVA", isOVA, openOVA},
 		{"QCOW2", isQCOW2, openQCOW2},
 		{"VMDK", isVMDK, openVMDK},
+		{"VHDX", isVHDX, openVHDX},
+		{"VHD", isVHD, openVHD},
 		{"RAW", isRaw, openRaw},
 	}
 }
@@ -135,6 +137,12 @@ func unknown(src Source, said *Format) error {
 		}
 	}
 	return r
+}
+
+// isRefusal tells what is wrong with the input from what is wrong with this machine.
+func isRefusal(err error) bool {
+	var r *Refusal
+	return errors.As(err, &r)
 }
 
 // begins reports whether magic is at offset.
