@@ -76,7 +76,8 @@ func (n *node) put(path string, f *node) error {
 }
 
 func checkName(name string) error {
-	if name == "" || name == "." || name == ".." || len(utf16.Encode([]rune(name))) > 255 || strings.ContainsAny(name, "\\/:*?\"<>|\x00") {
+	if name == "" || len(utf16.Encode([]rune(name))) > 255 || strings.ContainsAny(name, "\\/:*?\"<>|\x00") ||
+		strings.HasSuffix(name, " ") || strings.HasSuffix(name, ".") {
 		return fmt.Errorf("%q is not a Windows file name", name)
 	}
 	return nil
