@@ -13,23 +13,21 @@ CREATE TABLE bundles (
 --bun:split
 -- Directories that exist (AWS: in Directory Service), registered for WorkSpaces or not.
 CREATE TABLE directories (
-  id                TEXT PRIMARY KEY,
-  name              TEXT NOT NULL UNIQUE,
-  alias             TEXT NOT NULL UNIQUE,
-  created_at        TIMESTAMP NOT NULL
+  id         TEXT PRIMARY KEY,
+  name       TEXT NOT NULL UNIQUE,
+  turn       INTEGER NOT NULL DEFAULT 0, -- counts its registrations and deregistrations
+  created_at TIMESTAMP NOT NULL
 );
 --bun:split
 -- Registrations of directories for WorkSpaces. A directory without a row here is not registered.
 CREATE TABLE registrations (
   directory_id        TEXT PRIMARY KEY REFERENCES directories (id),
-  turn                INTEGER NOT NULL DEFAULT 0,
   registration_code   TEXT NOT NULL UNIQUE,
   state               TEXT NOT NULL,
   error_message       TEXT NOT NULL DEFAULT '',
   tenancy             TEXT NOT NULL,
   subnet_ids          TEXT NOT NULL DEFAULT '[]',
-  self_service        BOOLEAN NOT NULL DEFAULT FALSE,
-  registered_at       TIMESTAMP NOT NULL
+  self_service        BOOLEAN NOT NULL DEFAULT FALSE
 );
 --bun:split
 -- Users of the built-in directories. password is an argon2id hash in PHC string format.

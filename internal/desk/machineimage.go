@@ -1,0 +1,360 @@
+package desk
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/uptrace/bun"
+)
+
+// machineImageRecord is an AMI: an imported disk that can boot.
+type machineImageRecord struct {
+	bun.BaseModel `bun:"table:machine_images"`
+	ID            string    `bun:"id,pk"`
+	TaskID        string    `bun:"task_id"`
+	SnapshotID    string    `bun:"snapshot_id"`
+	Name          string    `bun:"name"`
+	Description   string    `bun:"description"`
+	Architecture  string    `bun:"architecture"`
+	BootMode      string    `bun:"boot_mode"`
+	CreatedAt     time.Time `bun:"created_at"`
+}
+
+// snapshotRecord is an imported disk; its bytes are in Desk.snapshotFile.
+type snapshotRecord struct {
+	bun.BaseModel `bun:"table:snapshots"`
+	ID            string    `bun:"id,pk"`
+	TaskID        string    `bun:"task_id"`
+	Description   string    `bun:"description"`
+	SizeBytes     int64     `bun:"size_bytes"` // virtual size
+	CreatedAt     time.Time `bun:"created_at"`
+}
+
+type launchPermissionRecord struct {
+	bun.BaseModel `bun:"table:launch_permissions"`
+	ImageID       string `bun:"image_id,pk"`
+	UserID        string `bun:"user_id,pk"`
+}
+
+// DescribeImages lists AMIs, newest first.
+func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*DescribeImagesOutput, error) {
+	d := e.d
+	var rs []machineImageRecord
+	if err := d.db.NewSelect().Model(&rs).Order("created_at DESC", "id").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("desk: %w", err)
+	}
+	for _, id := range in.ImageIDs {
+		if !slices.ContainsFunc(rs, func(r machineImageRecord) bool { return r.ID == id }) {
+			return nil, noImage(id)
+		}
+	}
+	// This account's images are the only ones here; "amazon" and other accounts own none.
+	if len(in.Owners) > 0 && !slices.Contains(in.Owners, "self") && !slices.Contains(in.Owners, d.cfg.AccountID) {
+		rs = nil
+	}
+	out := &DescribeImagesOutput{}
+	var images []EC2Image
+	for _, r := range rs {
+		if len(in.ImageIDs) > 0 && !slices.Contains(in.ImageIDs, r.ID) {
+			continue
+		}
+		im, err := d.ec2Image(ctx, &r)
+		if err != nil {
+			return nil, err
+		}
+		ok, err := matchesImage(&im, in.Filters)
+		if err != nil {
+			return nil, err
+		}
+		if ok && len(in.ExecutableUsers) > 0 {
+			if ok, err = d.executable(ctx, r.ID, in.ExecutableUsers); err != nil {
+				return nil, err
+			}
+		}
+		if ok {
+			images = append(images, im)
+		}
+	}
+	var err error
+	out.Images, out.NextToken, err = ec2Page(images, in.MaxResults, in.NextToken, func(im EC2Image) string { return *im.ImageID })
+	return out, err
+}
+
+// executable tells whether an image is shared with one of the users ("self" owns all of them).
+func (d *Desk) executable(ctx context.Context, image string, users []string) (bool, error) {
+	if slices.Contains(users, "self") {
+		return true, nil
+	}
+	n, err := d.db.NewSelect().Model((*launchPermissionRecord)(nil)).Where("image_id = ? AND user_id IN (?)", image, bun.List(users)).Count(ctx)
+	if err != nil {
+		return false, fmt.Errorf("desk: %w", err)
+	}
+	return n > 0, nil
+}
+
+func noImage(id string) error {
+	return ec2Error("InvalidAMIID.NotFound", "The image id '[%s]' does not exist", id)
+}
+
+func (d *Desk) ec2Image(ctx context.Context, r *machineImageRecord) (EC2Image, error) {
+	blocks, err := d.blockDevices(ctx, r)
+	if err != nil {
+		return EC2Image{}, err
+	}
+	tags, err := d.ec2Tags(ctx, r.ID)
+	if err != nil {
+		return EC2Image{}, err
+	}
+	return EC2Image{
+		ImageID: aws.String(r.ID), ImageLocation: aws.String(d.cfg.AccountID + "/" + r.Name), ImageState: aws.String("available"),
+		ImageOwnerID: aws.String(d.cfg.AccountID), CreationDate: aws.Time(r.CreatedAt), Architecture: aws.String(r.Architecture), ImageType: aws.String("machine"),
+		Platform: aws.String("windows"), PlatformDetails: aws.String("Windows BYOL"), UsageOperation: aws.String("RunInstances:0800"),
+		BlockDeviceMappings: blocks, Description: optional(r.Description), Hypervisor: aws.String("kvm"), Name: aws.String(r.Name),
+		RootDeviceName: aws.String("/dev/sda1"), RootDeviceType: aws.String("ebs"), VirtualizationType: aws.String("hvm"), BootMode: optional(r.BootMode), Tags: tags,
+	}, nil
+}
+
+func (d *Desk) blockDevices(ctx context.Context, r *machineImageRecord) ([]BlockDeviceMapping, error) {
+	var s snapshotRecord
+	if err := d.db.NewSelect().Model(&s).Where("id = ?", r.SnapshotID).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("desk: snapshot %s: %w", r.SnapshotID, err)
+	}
+	return []BlockDeviceMapping{{DeviceName: aws.String("/dev/sda1"), EBS: &EBSBlockDevice{
+		DeleteOnTermination: true, SnapshotID: aws.String(s.ID), VolumeSize: gibOf(s.SizeBytes), VolumeType: aws.String("gp2")}}}, nil
+}
+
+// gibOf is a size in GiB, rounded up: what Amazon's API calls GB.
+func gibOf(bytes int64) int64 { return (bytes + 1<<30 - 1) >> 30 }
+
+// imageFilters are the filters of DescribeImages that mean something here.
+var imageFilters = map[string]func(im *EC2Image) []string{
+	"architecture":        func(im *EC2Image) []string { return []string{aws.ToString(im.Architecture)} },
+	"boot-mode":           func(im *EC2Image) []string { return []string{aws.ToString(im.BootMode)} },
+	"description":         func(im *EC2Image) []string { return []string{aws.ToString(im.Description)} },
+	"image-id":            func(im *EC2Image) []string { return []string{aws.ToString(im.ImageID)} },
+	"image-type":          func(im *EC2Image) []string { return []string{aws.ToString(im.ImageType)} },
+	"is-public":           func(im *EC2Image) []string { return []string{fmt.Sprint(im.IsPublic)} },
+	"name":                func(im *EC2Image) []string { return []string{aws.ToString(im.Name)} },
+	"owner-id":            func(im *EC2Image) []string { return []string{aws.ToString(im.ImageOwnerID)} },
+	"platform":            func(im *EC2Image) []string { return []string{aws.ToString(im.Platform)} },
+	"root-device-type":    func(im *EC2Image) []string { return []string{aws.ToString(im.RootDeviceType)} },
+	"state":               func(im *EC2Image) []string { return []string{aws.ToString(im.ImageState)} },
+	"virtualization-type": func(im *EC2Image) []string { return []string{aws.ToString(im.VirtualizationType)} },
+	"tag-key": func(im *EC2Image) []string {
+		var ks []string
+		for _, t := range im.Tags {
+			ks = append(ks, aws.ToString(t.Key))
+		}
+		return ks
+	},
+}
+
+func matchesImage(im *EC2Image, filters []Filter) (bool, error) {
+	for _, f := range filters {
+		name := aws.ToString(f.Name)
+		get := imageFilters[name]
+		if key, ok := strings.CutPrefix(name, "tag:"); ok {
+			get = func(im *EC2Image) []string {
+				for _, t := range im.Tags {
+					if aws.ToString(t.Key) == key {
+						return []string{aws.ToString(t.Value)}
+					}
+				}
+				return nil
+			}
+		}
+		if get == nil {
+			return false, ec2Error("InvalidParameterValue", "The filter '%s' is invalid", name)
+		}
+		if !slices.ContainsFunc(get(im), func(v string) bool {
+			return slices.ContainsFunc(f.Values, func(p string) bool { return wildcard(p, v) })
+		}) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// wildcard matches a filter's value, where * stands for any text and ? for any character.
+func wildcard(pattern, s string) bool {
+	star, mark := -1, 0
+	i, j := 0, 0
+	for j < len(s) {
+		switch {
+		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == s[j]) && pattern[i] != '*':
+			i, j = i+1, j+1
+		case i < len(pattern) && pattern[i] == '*':
+			star, mark = i, j
+			i++
+		case star >= 0:
+			mark++
+			i, j = star+1, mark
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[i:], "*") == ""
+}
+
+func (d *Desk) machineImage(ctx context.Context, id string) (*machineImageRecord, error) {
+	var r machineImageRecord
+	err := d.db.NewSelect().Model(&r).Where("id = ?", id).Scan(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, noImage(id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("desk: %w", err)
+	}
+	return &r, nil
+}
+
+// ModifyImageAttribute shares an AMI with accounts or stops it, or changes its description. It can be written in both of
+// EC2's ways: LaunchPermission.Add.1.UserId, or Attribute, OperationType and UserId.1.
+func (e *EC2) ModifyImageAttribute(ctx context.Context, in *ModifyImageAttributeInput) (*ModifyImageAttributeOutput, error) {
+	d := e.d
+	r, err := d.machineImage(ctx, aws.ToString(in.ImageID))
+	if err != nil {
+		return nil, err
+	}
+	var add, remove []LaunchPermission
+	description := in.Description
+	if in.LaunchPermission != nil {
+		add, remove = in.LaunchPermission.Add, in.LaunchPermission.Remove
+	}
+	switch a := aws.ToString(in.Attribute); {
+	case a == "launchPermission" && len(in.UserIDs)+len(in.UserGroups) > 0:
+		var list []LaunchPermission
+		for _, u := range in.UserIDs {
+			list = append(list, LaunchPermission{UserID: aws.String(u)})
+		}
+		for _, g := range in.UserGroups {
+			list = append(list, LaunchPermission{Group: aws.String(g)})
+		}
+		switch op := aws.ToString(in.OperationType); op {
+		case "add":
+			add = append(add, list...)
+		case "remove":
+			remove = append(remove, list...)
+		default:
+			return nil, ec2Error("InvalidParameterValue", "Value (%s) for parameter operationType is invalid. Give add or remove.", op)
+		}
+	case a == "description" && in.Value != nil:
+		description = &AttributeValue{Value: in.Value}
+	case a != "" && a != "launchPermission" && a != "description":
+		return nil, ec2Error("InvalidParameterValue", "The attribute '%s' cannot be modified.", a)
+	}
+	if len(add)+len(remove) == 0 && description == nil {
+		return nil, ec2Error("InvalidParameterCombination", "No attributes specified.")
+	}
+	for _, p := range append(slices.Clone(add), remove...) {
+		if p.UserID == nil || !accountID(*p.UserID) {
+			return nil, ec2Error("InvalidAMIAttributeItemValue", "Images here are shared with accounts, by their 12 digits; groups and organizations do not exist.")
+		}
+	}
+	return &ModifyImageAttributeOutput{Return: true}, d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		for _, p := range add {
+			if err := share(ctx, tx, r.ID, *p.UserID); err != nil {
+				return err
+			}
+		}
+		for _, p := range remove {
+			if _, err := tx.NewDelete().Model((*launchPermissionRecord)(nil)).Where("image_id = ? AND user_id = ?", r.ID, *p.UserID).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		if description != nil {
+			_, err := tx.NewUpdate().Model(r).Set("description = ?", aws.ToString(description.Value)).WherePK().Exec(ctx)
+			return err
+		}
+		return nil
+	})
+}
+
+// share lets an account use an AMI.
+func share(ctx context.Context, db bun.IDB, image, user string) error {
+	_, err := db.NewInsert().Model(&launchPermissionRecord{ImageID: image, UserID: user}).On("CONFLICT (image_id, user_id) DO NOTHING").Exec(ctx)
+	return err
+}
+
+func accountID(s string) bool {
+	return len(s) == 12 && strings.Trim(s, "0123456789") == ""
+}
+
+// DescribeImageAttribute tells one attribute of an AMI.
+func (e *EC2) DescribeImageAttribute(ctx context.Context, in *DescribeImageAttributeInput) (*DescribeImageAttributeOutput, error) {
+	d := e.d
+	r, err := d.machineImage(ctx, aws.ToString(in.ImageID))
+	if err != nil {
+		return nil, err
+	}
+	out := &DescribeImageAttributeOutput{ImageID: aws.String(r.ID)}
+	switch a := aws.ToString(in.Attribute); a {
+	case "description":
+		out.Description = &AttributeValue{Value: aws.String(r.Description)}
+	case "bootMode":
+		out.BootMode = &AttributeValue{Value: optional(r.BootMode)}
+	case "blockDeviceMapping":
+		out.BlockDeviceMappings, err = d.blockDevices(ctx, r)
+	case "launchPermission":
+		var ps []launchPermissionRecord
+		if err := d.db.NewSelect().Model(&ps).Where("image_id = ?", r.ID).Order("user_id").Scan(ctx); err != nil {
+			return nil, fmt.Errorf("desk: %w", err)
+		}
+		for _, p := range ps {
+			out.LaunchPermissions = append(out.LaunchPermissions, LaunchPermission{UserID: aws.String(p.UserID)})
+		}
+	default:
+		return nil, ec2Error("InvalidParameterValue", "The attribute '%s' is not kept here: ask for description, bootMode, blockDeviceMapping or launchPermission.", a)
+	}
+	return out, err
+}
+
+// DeregisterImage removes an AMI. WorkSpaces images made of it stay; one that is being made keeps it from going.
+func (e *EC2) DeregisterImage(ctx context.Context, in *DeregisterImageInput) (*DeregisterImageOutput, error) {
+	d := e.d
+	r, err := d.machineImage(ctx, aws.ToString(in.ImageID))
+	if err != nil {
+		return nil, err
+	}
+	n, err := d.db.NewSelect().Model((*workspaceImageRecord)(nil)).Where("machine_image_id = ? AND state = ?", r.ID, imagePending).Count(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("desk: %w", err)
+	}
+	if n > 0 {
+		return nil, ec2Error("InvalidAMIID.Unavailable", "The image %s is being made into a WorkSpaces image; wait until that has ended.", r.ID)
+	}
+	if _, err := d.db.NewDelete().Model(r).WherePK().Exec(ctx); err != nil {
+		return nil, fmt.Errorf("desk: %w", err)
+	}
+	out := &DeregisterImageOutput{Return: true}
+	if aws.ToBool(in.DeleteAssociatedSnapshots) {
+		// The row goes first: a file without a row is swept away at the next start, a row without a file would be a lie.
+		if _, err := d.db.NewDelete().Model((*snapshotRecord)(nil)).Where("id = ?", r.SnapshotID).Exec(ctx); err != nil {
+			return nil, fmt.Errorf("desk: %w", err)
+		}
+		if err := removeIfThere(d.snapshotFile(r.SnapshotID)); err != nil {
+			return nil, err
+		}
+		out.DeleteSnapshotResults = []DeleteSnapshotResult{{SnapshotID: aws.String(r.SnapshotID), ReturnCode: aws.String("success")}}
+	}
+	return out, nil
+}
+
+// ec2Page cuts a page as EC2 does: 5 to 1000 items when asked for, else all.
+func ec2Page[T any](all []T, limit *int32, token *string, key func(T) string) ([]T, *string, error) {
+	const most = 1000
+	if limit == nil && token == nil {
+		return all, nil, nil
+	}
+	page, next, err := paginate(all, aws.ToInt32(limit), most, token, key)
+	if err != nil {
+		return nil, nil, ec2Error("InvalidParameterValue", "The nextToken is not valid.")
+	}
+	return page, next, nil
+}

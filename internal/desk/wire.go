@@ -1,0 +1,68 @@
+package desk
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
+)
+
+// invalid is the refusal of a parameter's value.
+func invalid(format string, a ...any) error {
+	return &types.InvalidParameterValuesException{Message: aws.String(fmt.Sprintf(format, a...))}
+}
+
+// optional is a string member that is left out when empty.
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// paginate cuts one page out of all: at most limit items (or most, where limit is 0 or above it), after the one that the
+// token names by its key. A token of an item that is gone is refused: the caller starts again.
+func paginate[T any](all []T, limit int32, most int, token *string, key func(T) string) ([]T, *string, error) {
+	if limit <= 0 || int(limit) > most {
+		limit = int32(most)
+	}
+	if token != nil {
+		after, err := base64.RawURLEncoding.DecodeString(*token)
+		found := -1
+		for i := range all {
+			if err == nil && key(all[i]) == string(after) {
+				found = i
+			}
+		}
+		if found < 0 {
+			return nil, nil, invalid("NextToken is not valid.")
+		}
+		all = all[found+1:]
+	}
+	if len(all) <= int(limit) {
+		return all, nil, nil
+	}
+	all = all[:limit]
+	return all, aws.String(base64.RawURLEncoding.EncodeToString([]byte(key(all[limit-1])))), nil
+}
+
+// sleepUntil waits for a time by the given clock, or for ctx.
+func sleepUntil(ctx context.Context, t time.Time, now func() time.Time) error {
+	for d := t.Sub(now()); d > 0; d = t.Sub(now()) {
+		timer := time.NewTimer(min(d, time.Second))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+	return nil
+}
+
+// cutURL splits a database URL at its scheme.
+func cutURL(u string) (scheme, rest string, ok bool) { return strings.Cut(u, ":") }
