@@ -63,7 +63,8 @@ type Check struct {
 	DecidedIn Place
 	// Fixable says that an edit of the powered-off disk's registry mends it.
 	Fixable bool
-	// Remedy tells an administrator what to click or type, inside the machine unless it says otherwise.
+	// Remedy tells an administrator what to click or type, inside the machine unless it says otherwise: a line for each step,
+	// commands indented by two spaces, to be typed in an elevated prompt.
 	Remedy string
 
 	judge func(*Facts, Params) Verdict
@@ -107,6 +108,13 @@ func notApplicable(because string, on ...fact) Verdict {
 
 func unknown(because string, on ...fact) Verdict {
 	return Verdict{Outcome: Unknown, Because: because, Evidence: evidence(on...)}
+}
+
+// saw adds lines of evidence, a few of them.
+func (v Verdict) saw(lines []string) Verdict {
+	const most = 8
+	v.Evidence = append(v.Evidence, lines[:min(len(lines), most)]...)
+	return v
 }
 
 // missing returns the UNKNOWN verdict when one of the facts is not known.

@@ -353,7 +353,7 @@ func (r *reader) programs(p string) Known[[]Program] {
 		if !display.OK() {
 			return unread[[]Program](display.From, display.Why)
 		}
-		list = append(list, Program{Key: name, Name: display.Value})
+		list = append(list, Program{Key: name, Name: display.Value, From: display.From})
 	}
 	return read(list, fmt.Sprintf("%s has %d entries", at, len(list)))
 }
@@ -461,17 +461,17 @@ func (r *reader) settings(f *Facts) {
 	f.AutoLogon = value(r, windows.Software, winlogon, "AutoAdminLogon", keyAlways, false, switchText)
 	f.AutoLogonPassword = value(r, windows.Software, winlogon, "DefaultPassword", keyAlways, false,
 		func(windows.Value) (bool, string, error) { return true, "(a password, not shown)", nil })
-	f.AutoMountOff = value(r, windows.SystemHive, currentControlSet+`\Services\mountmgr`, "NoAutoMount", keyAlways, false, flag)
-	f.RealTimeIsUniversal = value(r, windows.SystemHive, currentControlSet+`\Control\TimeZoneInformation`, "RealTimeIsUniversal", keyAlways, false, flag)
-	f.FirewallPublic = value(r, windows.SystemHive, currentControlSet+`\Services\SharedAccess\Parameters\FirewallPolicy\PublicProfile`, "EnableFirewall", keyAlways, false, flag)
-	f.FirewallPublicPolicy = value(r, windows.Software, `Policies\Microsoft\WindowsFirewall\PublicProfile`, "EnableFirewall", optional, false, flag)
+	f.AutoMountOff = value(r, windows.SystemHive, currentControlSet+`\Services\mountmgr`, "NoAutoMount", keyAlways, false, boolean)
+	f.RealTimeIsUniversal = value(r, windows.SystemHive, currentControlSet+`\Control\TimeZoneInformation`, "RealTimeIsUniversal", keyAlways, false, boolean)
+	f.FirewallPublic = value(r, windows.SystemHive, currentControlSet+`\Services\SharedAccess\Parameters\FirewallPolicy\PublicProfile`, "EnableFirewall", keyAlways, false, boolean)
+	f.FirewallPublicPolicy = value(r, windows.Software, `Policies\Microsoft\WindowsFirewall\PublicProfile`, "EnableFirewall", optional, false, boolean)
 	f.DHCPClientStart = value(r, windows.SystemHive, currentControlSet+`\Services\Dhcp`, "Start", always, 0, number)
 }
 
 // switchText decodes AutoAdminLogon, a text that is on at any number but 0; some tools write a REG_DWORD.
 func switchText(v windows.Value) (bool, string, error) {
 	if v.Type == windows.RegDWORD {
-		return flag(v)
+		return boolean(v)
 	}
 	s, shown, err := text(v)
 	if err != nil {
@@ -508,7 +508,7 @@ func (r *reader) network(f *Facts) {
 			f.Adapters = unread[[]Adapter](here, why(err))
 			return
 		}
-		dhcp := valueOf(r, windows.SystemHive, sub, here+`\EnableDHCP`, "EnableDHCP", keyAlways, false, flag)
+		dhcp := valueOf(r, windows.SystemHive, sub, here+`\EnableDHCP`, "EnableDHCP", keyAlways, false, boolean)
 		addresses := valueOf(r, windows.SystemHive, sub, here+`\IPAddress`, "IPAddress", keyAlways, nil, texts)
 		for _, k := range []fact{dhcp, addresses} {
 			if ok, from, why := k.state(); !ok {

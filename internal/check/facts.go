@@ -83,6 +83,7 @@ type Facts struct {
 type Program struct {
 	Key  string // the key's name: a product code or a word
 	Name string // DisplayName; empty where the entry has none
+	From string // where the name was read, or that there is none
 }
 
 // Adapter is a network interface as TCP/IP has it configured.

@@ -77,8 +77,8 @@ func (r Report) ExitCode() int {
 }
 
 // remedyUnknown is for checks that want of facts kept open.
-const remedyUnknown = "Start the machine, let it settle, shut it down completely (in an elevated prompt: shutdown /s /t 0) so that its registry is " +
-	"written out, export it again and repeat the check. If the file was copied, compare its size and checksum with the original."
+const remedyUnknown = "Start the machine, let it settle, and shut it down completely, so that its registry is written out:\n  shutdown /s /t 0\n" +
+	"Export it again and repeat the check. If the file was copied, compare its size and checksum with the original."
 
 // remedyGuest is for checks that only a running Windows can answer.
 const remedyGuest = "Nothing to do on the disk: the running Windows is asked during ingestion."

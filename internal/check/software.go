@@ -17,7 +17,7 @@ func judgeOffice(f *Facts, p Params) Verdict {
 		return notApplicable("No Office is subscribed to, and ingestion refuses an installed one only beside a subscription.", on...)
 	}
 	microsoft365 := p.Profile.AllowMicrosoft365
-	var found []string
+	var found, seen []string
 	for _, id := range f.OfficeClickToRun.Value {
 		if microsoft365 = microsoft365 && strings.HasPrefix(strings.ToUpper(id), "O365"); !microsoft365 {
 			found = append(found, id)
@@ -37,6 +37,7 @@ func judgeOffice(f *Facts, p Params) Verdict {
 			if !slices.Contains(found, name) {
 				found = append(found, name)
 			}
+			seen = append(seen, prog.From)
 		}
 	}
 	if len(found) == 0 {
@@ -48,7 +49,7 @@ func judgeOffice(f *Facts, p Params) Verdict {
 		}
 		return pass("No Office is installed.", on...)
 	}
-	v := unmet("Office is installed ("+names(found)+"), and must not be where Office is subscribed to through the service.", on...)
+	v := unmet("Office is installed ("+names(found)+"), and must not be where Office is subscribed to through the service.", on...).saw(seen)
 	if !p.Office {
 		v.Outcome = Warn
 		v.Because = "Office is installed (" + names(found) + "). The document asks for nothing beyond Windows; add software once the image is made."
@@ -86,7 +87,7 @@ var guestTools = []struct {
 
 func judgeGuestTools(f *Facts, _ Params) Verdict {
 	on := []fact{f.Programs, f.Programs32, f.GuestTools}
-	var found []string
+	var found, seen []string
 	vmware := false
 	for _, tools := range guestTools {
 		hit := false
@@ -94,7 +95,7 @@ func judgeGuestTools(f *Facts, _ Params) Verdict {
 			for _, prog := range list.Value {
 				for _, name := range tools.Names {
 					if strings.HasPrefix(strings.ToLower(prog.Name), name) {
-						found, hit = append(found, prog.Name), true
+						found, seen, hit = append(found, prog.Name), append(seen, prog.From), true
 					}
 				}
 			}
@@ -108,9 +109,9 @@ func judgeGuestTools(f *Facts, _ Params) Verdict {
 	}
 	switch {
 	case vmware:
-		return unmet("VMware Tools are installed ("+names(found)+").", on...)
+		return unmet("VMware Tools are installed ("+names(found)+").", on...).saw(seen)
 	case len(found) > 0:
-		v := unmet("A hypervisor's guest tools are installed ("+names(found)+"). Amazon looks for VMware's alone, but the document asks for nothing beyond Windows.", on...)
+		v := unmet("A hypervisor's guest tools are installed ("+names(found)+"). Amazon looks for VMware's alone, but the document asks for nothing beyond Windows.", on...).saw(seen)
 		// Without the lists of programs VMware Tools may be there as well, and that is worse.
 		if _, no := missing(on...); !no {
 			v.Outcome = Warn

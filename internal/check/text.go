@@ -12,7 +12,7 @@ import (
 type TextOptions struct {
 	// Color uses the terminal's colours; set it only when w is a terminal.
 	Color bool
-	// Width is the width of a line in columns; 0 is 80, less than 40 is 40.
+	// Width is the width of a line in columns; 0 is 80, and less than 60 is 60.
 	Width int
 }
 
@@ -21,6 +21,9 @@ const (
 	red, yellow, green, cyan, bold, plain = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
 )
 
+// minWidth holds the longest code beside its outcome.
+const minWidth = 60
+
 // WriteText writes the report for people: the verdict first, then what is wrong with evidence and remedy, then what is open, then
 // what passed, in short. What comes from the disk is written so that it cannot steer a terminal. A word longer than the line
 // (a registry path, a command) is broken where it must be.
@@ -28,7 +31,7 @@ func (r Report) WriteText(w io.Writer, opt TextOptions) error {
 	if opt.Width == 0 {
 		opt.Width = 80
 	}
-	t := &page{w: bufio.NewWriter(w), color: opt.Color, width: max(opt.Width, 40)}
+	t := &page{w: bufio.NewWriter(w), color: opt.Color, width: max(opt.Width, minWidth)}
 	t.summary(r)
 	for _, group := range [][]Outcome{{Fail}, {Warn}, {Unknown}} {
 		for _, f := range r.Findings {
@@ -77,8 +80,12 @@ func (t *page) summary(r Report) {
 			parts = append(parts, fmt.Sprintf("%d %s", n, c.word))
 		}
 	}
-	line := fmt.Sprintf("%s for %s: %s", verdict, printable(r.Profile), strings.Join(parts, ", "))
-	fmt.Fprintln(t.w, t.paint(colour, verdict)+strings.TrimPrefix(line, verdict))
+	for i, line := range t.lines("", "", fmt.Sprintf("%s for %s: %s", verdict, printable(r.Profile), strings.Join(parts, ", "))) {
+		if i == 0 {
+			line = t.paint(colour, verdict) + strings.TrimPrefix(line, verdict)
+		}
+		fmt.Fprintln(t.w, line)
+	}
 	var about []string
 	for _, s := range []struct{ before, s string }{
 		{"version ", r.Windows.Version}, {"build ", r.Windows.Build}, {"", r.Windows.Edition}, {"", r.Windows.Language}, {"", r.Windows.Architecture}, {"", r.Windows.HostName},
@@ -96,21 +103,32 @@ var outcomeColours = map[Outcome]string{Fail: bold + red, Warn: bold + yellow, U
 
 func (t *page) finding(f Finding) {
 	fmt.Fprintf(t.w, "\n%s %s\n", t.paint(outcomeColours[f.Outcome], fmt.Sprintf("%-7s", f.Outcome)), f.Code)
-	t.wrap("  ", f.Title+".")
+	t.labelled("Asked", f.Title+".")
 	t.labelled("Because", f.Because)
 	for _, e := range f.Evidence {
 		t.labelled("Seen", e)
 	}
-	if f.Remedy != "" {
-		t.labelled("Remedy", f.Remedy)
+	for i, step := range strings.Split(f.Remedy, "\n") {
+		switch command := strings.HasPrefix(step, "  "); {
+		case f.Remedy == "":
+		case i == 0:
+			t.labelled("Remedy", step)
+		case command:
+			t.wrapFrom(gutter+"  ", gutter+"    ", step)
+		default:
+			t.wrap(gutter, step)
+		}
 	}
 	if f.Fixable {
 		t.labelled("Fixable", "yes, on the powered-off disk")
 	}
 }
 
+// gutter is as wide as the labels.
+const gutter = "           "
+
 func (t *page) labelled(label, s string) {
-	t.wrapFrom(fmt.Sprintf("  %-8s ", label+":"), strings.Repeat(" ", 11), s)
+	t.wrapFrom(fmt.Sprintf("  %-8s ", label+":"), gutter, s)
 }
 
 func (t *page) list(r Report, o Outcome, label, colour string) {
@@ -129,21 +147,27 @@ func (t *page) list(r Report, o Outcome, label, colour string) {
 
 func (t *page) wrap(indent, s string) { t.wrapFrom(indent, indent, s) }
 
-// wrapFrom fills lines with words; the first begins with first, the others with indent.
 func (t *page) wrapFrom(first, indent, s string) {
+	for _, line := range t.lines(first, indent, s) {
+		fmt.Fprintln(t.w, line)
+	}
+}
+
+// lines fills lines with words; the first begins with first, the others with indent.
+func (t *page) lines(first, indent, s string) []string {
+	var lines []string
 	line, empty := first, true
 	flush := func() {
-		fmt.Fprintln(t.w, strings.TrimRight(line, " "))
+		lines = append(lines, strings.TrimRight(line, " "))
 		line, empty = indent, true
 	}
-	for _, word := range strings.Fields(onlyPrint(s)) {
+	for word := range strings.FieldsSeq(onlyPrint(s)) {
 		for word != "" {
 			room := t.width - utf8.RuneCountInString(line)
 			if !empty {
 				room--
 			}
-			n := utf8.RuneCountInString(word)
-			if n <= room {
+			if utf8.RuneCountInString(word) <= room {
 				if !empty {
 					line += " "
 				}
@@ -161,6 +185,7 @@ func (t *page) wrapFrom(first, indent, s string) {
 		}
 	}
 	flush()
+	return lines
 }
 
 // cut returns the longest beginning of a word that fits into n columns, up to its last backslash, slash or comma if it has one.

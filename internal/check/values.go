@@ -45,8 +45,8 @@ func number(v windows.Value) (uint32, string, error) {
 	return n, fmt.Sprintf("%d", n), nil
 }
 
-// flag decodes a REG_DWORD that is off at 0 and on at any other number.
-func flag(v windows.Value) (bool, string, error) {
+// boolean decodes a REG_DWORD that is off at 0 and on at any other number.
+func boolean(v windows.Value) (bool, string, error) {
 	n, shown, err := number(v)
 	return n != 0, shown, err
 }

@@ -1,0 +1,232 @@
+package check
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files and docs/checks.md")
+
+// golden compares text with a file, or writes the file with -update.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (go test -update writes it)", err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is out of date (go test -update rewrites it); now:\n%s", file, got)
+	}
+}
+
+// TestTable: every row is complete and can be told from the others.
+func TestTable(t *testing.T) {
+	amazon := map[string]bool{}
+	for _, c := range table {
+		if c.Amazon() {
+			amazon[c.Code] = true
+		}
+	}
+	seen := map[string]bool{}
+	for _, c := range table {
+		if seen[c.Code] {
+			t.Errorf("%s is there twice", c.Code)
+		}
+		seen[c.Code] = true
+		if c.Code == "" || c.Title == "" || c.Source == "" || c.Remedy == "" || c.judge == nil {
+			t.Errorf("%s is not complete", c.Code)
+		}
+		if c.Level != Fail && c.Level != Warn {
+			t.Errorf("%s has level %q", c.Code, c.Level)
+		}
+		if c.DecidedIn != OnDisk && c.DecidedIn != InGuest {
+			t.Errorf("%s is decided in %q", c.Code, c.DecidedIn)
+		}
+		if !amazon[c.ReportAs] {
+			t.Errorf("%s is reported as %q, which is no code of Amazon's in the table", c.Code, c.ReportAs)
+		}
+		for _, p := range c.Profiles {
+			if _, ok := ProfileByName(p); !ok || p == "" {
+				t.Errorf("%s names profile %q", c.Code, p)
+			}
+		}
+		if strings.HasSuffix(c.Title, ".") {
+			t.Errorf("%s: the title ends in a full stop", c.Code)
+		}
+		if got, ok := Describe(c.Code); !ok || got.Title != c.Title {
+			t.Errorf("Describe(%s) is %v, %v", c.Code, got.Title, ok)
+		}
+	}
+	if _, ok := Describe("NoSuchCode"); ok {
+		t.Error("Describe knows NoSuchCode")
+	}
+	for _, code := range strings.Fields(`OSNotSupported Requires64BitOS InPlaceUpgrade OutdatedPowershellVersion OfficeInstalled
+		VMWareToolsInstalled WorkspacesBYOLAccountNotFound WorkspacesBYOLAccountDisabled AutoLogonEnabled AutoMountDisabled
+		RealTimeUniversalDisabled FirewallEnabled DHCPDisabled IncompatiblePartitioning MultipleBootPartition DiskSizeExceeded DiskFreeSpace`) {
+		if !amazon[code] {
+			t.Errorf("no row for Amazon's %s", code)
+		}
+	}
+	if list := Checks(); len(list) != len(table) {
+		t.Errorf("Checks has %d rows, the table %d", len(list), len(table))
+	} else if list[0].Code = "changed"; table[0].Code == "changed" {
+		t.Error("Checks hands out the table itself")
+	}
+}
+
+func TestProfiles(t *testing.T) {
+	if ProfileNames()[0] != DefaultProfile {
+		t.Errorf("the first profile is %s", ProfileNames()[0])
+	}
+	for _, p := range profiles {
+		if p.Name == "" || p.Title == "" || p.Source == "" || len(p.Releases) == 0 || p.MinFreeGiB == 0 || p.MinFreeOfficeGiB < p.MinFreeGiB || p.MaxVolumeGiB == 0 || p.MaxDiskGiB < p.MaxVolumeGiB {
+			t.Errorf("profile %s is not complete", p.Name)
+		}
+		for _, r := range p.Releases {
+			if versionNames[r.Build] == "" || !strings.Contains(r.Version, versionNames[r.Build]) {
+				t.Errorf("%s: build %d is called %s, the table of versions says %q", p.Name, r.Build, r.Version, versionNames[r.Build])
+			}
+			if len(r.Editions) == 0 || r.Scheme == "" || (r.Build >= firstWindows11) != (r.Windows == "Windows 11") {
+				t.Errorf("%s: release %s is not complete", p.Name, r.Version)
+			}
+		}
+	}
+	if p, ok := ProfileByName(""); !ok || p.Name != DefaultProfile {
+		t.Errorf("no name is profile %s, %v", p.Name, ok)
+	}
+	if _, ok := ProfileByName("2021"); ok {
+		t.Error("there is a profile 2021")
+	}
+}
+
+// TestDocs keeps docs/checks.md what the table says.
+func TestDocs(t *testing.T) { golden(t, "../../docs/checks.md", markdown()) }
+
+func markdown() string {
+	var b strings.Builder
+	p := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
+	p("# Checks")
+	p("")
+	p("Generated from the table in `internal/check`; `go test ./internal/check -update` rewrites it.")
+	p("")
+	p("A check comes out PASS, FAIL, WARN, UNKNOWN or NOT_APPLICABLE. A machine is **fit** when no check that applies is FAIL or WARN and")
+	p("none is UNKNOWN, except those that only a running Windows can decide: they stay open until ingestion asks it. Ingestion turns every WARN into")
+	p("FAIL, and every UNKNOWN that is not left to the guest. `berth check` exits with %d when the machine is fit, %d when a check failed or", ExitFit, ExitUnfit)
+	p("warned, and %d when none did but something that is needed to call it fit could not be read.", ExitUnreadable)
+	p("")
+	p("Codes are Amazon's, those of `WorkspaceImageErrorDetailCode`. Where Amazon has none the code is Berth's own, and the WorkSpaces API reports it as the one")
+	p("in brackets. \"Fixable\" means that an edit of the powered-off disk's registry mends it.")
+	p("")
+	p("| code | requirement | when not met | decided on | fixable |")
+	p("|---|---|---|---|---|")
+	for _, c := range table {
+		p("| [%s](#%s)%s | %s | %s | %s | %s |", c.Code, strings.ToLower(c.Code), reportedAs(c), c.Title, c.Level, c.DecidedIn, yes(c.Fixable))
+	}
+	p("")
+	p("## Profiles")
+	p("")
+	p("Sizes are GiB; where Amazon writes GB it means these.")
+	p("")
+	p("| profile | C: at most | disk at most | free at least | with Office | Microsoft 365 apps | source |")
+	p("|---|---|---|---|---|---|---|")
+	for _, pr := range profiles {
+		p("| `%s` %s | %d | %d | %d | %d | %s | %s |", pr.Name, pr.Title, pr.MaxVolumeGiB, pr.MaxDiskGiB, pr.MinFreeGiB, pr.MinFreeOfficeGiB, allowed(pr.AllowMicrosoft365), pr.Source)
+	}
+	p("")
+	p("| profile | Windows | build | editions (EditionID) | partition table |")
+	p("|---|---|---|---|---|")
+	for _, pr := range profiles {
+		for _, r := range pr.Releases {
+			p("| `%s` | %s %s | %d | %s | %s |", pr.Name, r.Windows, r.Version, r.Build, strings.Join(r.Editions, ", "), r.Scheme)
+		}
+	}
+	for _, c := range table {
+		p("")
+		p("## %s", c.Code)
+		p("")
+		p("%s.", c.Title)
+		p("")
+		p("- When not met: %s%s", c.Level, reportedAs(c))
+		p("- Decided on: %s", map[Place]string{OnDisk: "the powered-off disk", InGuest: "the running Windows; open until then"}[c.DecidedIn])
+		if len(c.Profiles) > 0 {
+			p("- Profiles: %s", strings.Join(c.Profiles, ", "))
+		}
+		p("- Source: %s", c.Source)
+		p("- Fixable on the disk: %s", yes(c.Fixable))
+		was := "- "
+		for step := range strings.SplitSeq(c.Remedy, "\n") {
+			command, ok := strings.CutPrefix(step, "  ")
+			if is := step[:2]; is != was { // a blank line between text and commands, and between steps
+				p("")
+			}
+			if was = "- "; ok {
+				was = "  "
+				p("    %s", command)
+				continue
+			}
+			p("%s", markdownText(step))
+		}
+	}
+	return b.String()
+}
+
+func reportedAs(c Check) string {
+	if c.Amazon() {
+		return ""
+	}
+	return " (" + c.ReportAs + ")"
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func allowed(b bool) string {
+	if b {
+		return "allowed"
+	}
+	return "refused"
+}
+
+// markdownText keeps what looks like markup from being it.
+func markdownText(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `_`, `\_`, `<`, `\<`, `>`, `\>`).Replace(s)
+}
+
+// TestLanguages: the names are spelt as Windows spells them and none is there twice.
+func TestLanguages(t *testing.T) {
+	var names []string
+	for id, name := range languages {
+		if len(name) < 5 || name[2] != '-' || id&0xff == 0 {
+			t.Errorf("%04x is called %s", id, name)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if len(slices.Compact(names)) != len(languages) {
+		t.Error("a name is there twice")
+	}
+	if got := languageName(0x0409); got != english {
+		t.Errorf("0409 is %s", got)
+	}
+	if got := languageName(0x1234); got != "language 1234" {
+		t.Errorf("1234 is %s", got)
+	}
+}

@@ -1,0 +1,272 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"berth/internal/windows"
+)
+
+// decidesNothing are the facts that tell people more but carry no verdict.
+var decidesNothing = []string{"Running", "HostName", "ControlSet", "Release", "Revision", "AutoLogonPassword", "Reclaimable"}
+
+// fields lists the names of the facts; every field of Facts must be a Known.
+func fields(t *testing.T) []string {
+	t.Helper()
+	var list []string
+	typ := reflect.TypeFor[Facts]()
+	for i := range typ.NumField() {
+		field := typ.Field(i)
+		if !strings.HasPrefix(field.Type.Name(), "Known[") {
+			t.Fatalf("Facts.%s is no Known", field.Name)
+		}
+		list = append(list, field.Name)
+	}
+	return list
+}
+
+// blank returns the facts without those named.
+func blank(f *Facts, names ...string) *Facts {
+	g := *f
+	for _, name := range names {
+		reflect.ValueOf(&g).Elem().FieldByName(name).SetZero()
+	}
+	return &g
+}
+
+// outcomes maps code to outcome.
+func outcomes(r Report) map[string]Outcome {
+	m := map[string]Outcome{}
+	for _, f := range r.Findings {
+		m[f.Code] = f.Outcome
+	}
+	return m
+}
+
+// better lists the checks that passed in got but not in before.
+func better(before, got Report) []string {
+	var list []string
+	was := outcomes(before)
+	for _, f := range got.Findings {
+		if f.Outcome == Pass && was[f.Code] != Pass {
+			list = append(list, f.Code)
+		}
+	}
+	return list
+}
+
+// TestBlankFacts takes every fact away in turn, and every two together, from every machine of the cases: no verdict may become
+// PASS, and no machine fit.
+func TestBlankFacts(t *testing.T) {
+	names := fields(t)
+	for _, c := range cases {
+		m := fit(t)
+		c.change(t, m)
+		facts := Collect(context.Background(), m)
+		before := Run(facts, c.opt)
+		for i, a := range names {
+			for _, b := range names[i:] {
+				got := Run(blank(facts, a, b), c.opt)
+				if list := better(before, got); len(list) > 0 {
+					t.Errorf("%s: without %s and %s these pass: %v", c.name, a, b, list)
+				}
+				if got.Fit && !before.Fit {
+					t.Errorf("%s: without %s and %s the machine is fit", c.name, a, b)
+				}
+			}
+		}
+	}
+}
+
+// TestBlankFactsOfFit shows what each fact carries: on the fit machine every fact but those listed takes a PASS away, every
+// PASS hangs on a fact, and a machine of which nothing is known passes nothing.
+func TestBlankFactsOfFit(t *testing.T) {
+	facts := Collect(context.Background(), fit(t))
+	before := Run(facts, Options{})
+	carried := map[string][]string{}
+	for _, name := range fields(t) {
+		got := Run(blank(facts, name), Options{})
+		for _, f := range got.Findings {
+			if f.Outcome != Pass {
+				carried[f.Code] = append(carried[f.Code], name)
+			}
+			if f.Outcome != Pass && f.Outcome != Unknown {
+				t.Errorf("without %s %s is %s, want UNKNOWN", name, f.Code, f.Outcome)
+			}
+		}
+		if informs := slices.Contains(decidesNothing, name); got.Fit != informs {
+			t.Errorf("without %s fit is %v, want %v", name, got.Fit, informs)
+		}
+		if !got.Fit && got.ExitCode() != ExitUnreadable {
+			t.Errorf("without %s the exit code is %d, want %d", name, got.ExitCode(), ExitUnreadable)
+		}
+	}
+	var lines []string
+	for _, f := range before.Findings {
+		if len(carried[f.Code]) == 0 {
+			t.Errorf("%s passes whatever is not known", f.Code)
+		}
+		lines = append(lines, f.Code+": "+strings.Join(carried[f.Code], " "))
+	}
+	golden(t, "testdata/carried.txt", strings.Join(lines, "\n")+"\n")
+
+	for _, f := range Run(&Facts{}, Options{}).Findings {
+		if f.Outcome != Unknown {
+			t.Errorf("of an unknown machine %s is %s", f.Code, f.Outcome)
+		}
+	}
+	if r := Run(nil, Options{}); r.Fit || r.ExitCode() != ExitUnreadable || len(r.Open) != len(table) {
+		t.Errorf("no facts: fit %v, exit %d, %d open of %d", r.Fit, r.ExitCode(), len(r.Open), len(table))
+	}
+}
+
+// TestUnreadable breaks every key and value that Collect asks for, in turn, on every machine of the cases: an error must never
+// do what absence does.
+func TestUnreadable(t *testing.T) {
+	informs := []string{ // what is read for people alone
+		`\control\computername`, `\control\network`, `\driverdesc`, `\defaultpassword`, `\displayversion`, `\releaseid`, `\ubr`, `\select`,
+	}
+	for _, c := range cases {
+		m := fit(t)
+		c.change(t, m)
+		m.asked = map[string]bool{}
+		before := Run(Collect(context.Background(), m), c.opt)
+		asked := slices.Sorted(maps.Keys(m.asked))
+		m.asked = nil
+		broken := m.broken
+		for _, what := range asked {
+			m.broken = maps.Clone(broken)
+			if m.broken == nil {
+				m.broken = map[string]error{}
+			}
+			m.broken[what] = errors.New("unreadable")
+			got := Run(Collect(context.Background(), m), c.opt)
+			if list := better(before, got); len(list) > 0 {
+				t.Errorf("%s: with %s unreadable these pass: %v", c.name, what, list)
+			}
+			informing := slices.ContainsFunc(informs, func(s string) bool { return strings.Contains(what, s) })
+			// Ingestion without a subscription does not ask for Office.
+			informing = informing || c.opt.Ingestion && !c.opt.Office && strings.HasPrefix(what, `software\microsoft\office`)
+			if got.Fit && !informing {
+				t.Errorf("%s: with %s unreadable the machine is fit", c.name, what)
+			}
+		}
+	}
+}
+
+// TestHives: a hive that is missing, unreadable or out of date leaves its facts unknown, and the machine unfit. It makes no
+// machine better.
+func TestHives(t *testing.T) {
+	states := map[string]windows.HiveState{
+		"unreadable": {Err: errors.New("regf: bad checksum")},
+		"missing":    {Err: fmt.Errorf("no file: %w", fs.ErrNotExist)},
+		"stale":      {Dirty: true, Stale: true, Why: "its logs are missing"},
+		"damaged":    {Damaged: "2 bins"},
+	}
+	for name, st := range states {
+		for _, hive := range []windows.Hive{windows.SystemHive, windows.Software, windows.SAM, windows.Default} {
+			for _, c := range cases {
+				m := fit(t)
+				c.change(t, m)
+				before := Run(Collect(context.Background(), m), c.opt)
+				m.states = map[windows.Hive]windows.HiveState{hive: st}
+				got := Run(Collect(context.Background(), m), c.opt)
+				// In a damaged hive absence proves nothing, but what is there is there: so much may be true of SAM and DEFAULT.
+				if got.Fit && !(name == "damaged" && (hive == windows.SAM || hive == windows.Default)) {
+					t.Errorf("%s: with hive %s %s the machine is fit", c.name, hive, name)
+				}
+				if list := better(before, got); len(list) > 0 && !c.damaging() {
+					t.Errorf("%s: with hive %s %s these pass: %v", c.name, hive, name, list)
+				}
+			}
+		}
+	}
+	m := fit(t)
+	m.states = map[windows.Hive]windows.HiveState{windows.SAM: states["stale"]}
+	rep := Run(Collect(context.Background(), m), Options{})
+	f := find(t, rep, "WorkspacesBYOLAccountNotFound")
+	if f.Outcome != Unknown || !strings.Contains(f.Because, "its logs are missing") || rep.ExitCode() != ExitUnreadable {
+		t.Errorf("stale SAM: %s, %q, exit %d", f.Outcome, f.Because, rep.ExitCode())
+	}
+	m.states[windows.SAM] = windows.HiveState{Dirty: true, Replayed: 12}
+	if rep := Run(Collect(context.Background(), m), Options{}); !rep.Fit {
+		t.Error("a hive whose logs were applied is not trusted")
+	}
+}
+
+// damaging cases set hive states of their own, which TestHives replaces.
+func (c testCase) damaging() bool { return strings.Contains(c.name, "damaged") }
+
+func TestCollectStopped(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	rep := Run(Collect(ctx, fit(t)), Options{})
+	if rep.Fit || rep.ExitCode() != ExitUnreadable {
+		t.Errorf("stopped: fit %v, exit %d", rep.Fit, rep.ExitCode())
+	}
+	if f := find(t, rep, "InPlaceUpgrade"); f.Outcome != Unknown || !strings.Contains(f.Because, "stopped") {
+		t.Errorf("stopped: InPlaceUpgrade is %s: %s", f.Outcome, f.Because)
+	}
+}
+
+// TestGuestOnly holds the rule for what a powered-off disk cannot tell against a row that only a guest decides.
+func TestGuestOnly(t *testing.T) {
+	guest := Check{Code: "ZeroRearmCount", ReportAs: "ZeroRearmCount", Level: Fail, DecidedIn: InGuest, Title: "Rearms are left",
+		judge: func(*Facts, Params) Verdict { return unknown("This cannot be told from a disk.") }}
+	disk := guest
+	disk.DecidedIn = OnDisk
+	warns := Check{Code: "X", Level: Warn, Fixable: true, Remedy: "mend it", judge: func(*Facts, Params) Verdict { return unmet("no") }}
+	off := &Facts{Running: read(false, "the machine itself")}
+	for _, c := range []struct {
+		name  string
+		check Check
+		facts *Facts
+		opt   Options
+		want  Outcome
+		fit   bool
+		exit  int
+	}{
+		{"guest, disk is asked", guest, off, Options{}, Unknown, true, ExitFit},
+		{"guest, ingestion of a disk", guest, off, Options{Ingestion: true}, Unknown, true, ExitFit},
+		{"guest, guest was asked", guest, &Facts{Running: read(true, "the machine itself")}, Options{}, Unknown, false, ExitUnreadable},
+		{"guest, guest was asked by ingestion", guest, &Facts{Running: read(true, "the machine itself")}, Options{Ingestion: true}, Fail, false, ExitUnfit},
+		{"guest, nobody knows who was asked", guest, &Facts{}, Options{}, Unknown, false, ExitUnreadable},
+		{"disk", disk, off, Options{}, Unknown, false, ExitUnreadable},
+		{"disk, ingestion", disk, off, Options{Ingestion: true}, Fail, false, ExitUnfit},
+		{"warning", warns, off, Options{}, Warn, false, ExitUnfit},
+		{"warning, ingestion", warns, off, Options{Ingestion: true}, Fail, false, ExitUnfit},
+	} {
+		r := run([]Check{c.check}, c.facts, c.opt)
+		if got := r.Findings[0].Outcome; got != c.want || r.Fit != c.fit || r.ExitCode() != c.exit {
+			t.Errorf("%s: %s, fit %v, exit %d; want %s, %v, %d", c.name, got, r.Fit, r.ExitCode(), c.want, c.fit, c.exit)
+		}
+		if open := len(r.Open) == 1; open != (c.want == Unknown) {
+			t.Errorf("%s: open is %v", c.name, r.Open)
+		}
+	}
+	both := run([]Check{disk, warns}, off, Options{})
+	if both.ExitCode() != ExitUnfit {
+		t.Errorf("a warning beside an open check: exit %d, want %d", both.ExitCode(), ExitUnfit)
+	}
+	other := Check{Code: "Y", Level: Fail, Profiles: []string{"2026"}, judge: func(*Facts, Params) Verdict { return unmet("no") }}
+	if r := run([]Check{other}, off, Options{}); r.Findings[0].Outcome != NotApplicable || !r.Fit {
+		t.Errorf("a check of another profile is %s", r.Findings[0].Outcome)
+	}
+}
+
+func TestNoSuchProfile(t *testing.T) {
+	r := Run(Collect(context.Background(), fit(t)), Options{Profile: "seed-1999"})
+	if r.Fit || r.ExitCode() != ExitUnreadable || len(r.Open) != len(table) {
+		t.Errorf("fit %v, exit %d, open %v", r.Fit, r.ExitCode(), r.Open)
+	}
+	if r := Run(Collect(context.Background(), fit(t)), Options{Profile: "seed-1999", Ingestion: true}); r.ExitCode() != ExitUnfit {
+		t.Errorf("ingestion: exit %d", r.ExitCode())
+	}
+}
