@@ -153,6 +153,7 @@ type cell struct {
 	h    *Hive
 	off  uint32 // of the cell, from the first hbin
 	size int64  // of the contents
+	head []byte // as much of the contents as is in the page where the cell begins
 }
 
 // cell finds the cell at an offset; what says what it should be.
@@ -161,15 +162,16 @@ func (h *Hive) cell(off uint32, what string) (cell, error) {
 	if off == none || off%8 != 0 || off < binHeader || at+cellHeader > h.limit {
 		return cell{}, h.damage("%s: offset %#x is in no hbin", what, off)
 	}
-	b, err := h.pages.read(at, cellHeader)
+	b, err := h.pages.page(at / pageSize)
 	if err != nil {
 		return cell{}, fmt.Errorf("hive: %s: %w", what, err)
 	}
+	b = b[at%pageSize:] // at is a multiple of 8
 	n := -int64(int32(le.Uint32(b)))
 	if n < 8 || n%8 != 0 || at+n > h.limit {
 		return cell{}, h.damage("%s: cell %#x: size %d", what, off, n)
 	}
-	return cell{h, off, n - cellHeader}, nil
+	return cell{h, off, n - cellHeader, b[cellHeader:min(n, int64(len(b)))]}, nil
 }
 
 // read is n bytes of the contents, which must not be changed.
@@ -177,11 +179,30 @@ func (c cell) read(at, n int64, what string) ([]byte, error) {
 	if at+n > c.size {
 		return nil, c.h.damage("%s: cell %#x: bytes %d to %d of %d", what, c.off, at, at+n, c.size)
 	}
+	if at+n <= int64(len(c.head)) {
+		return c.head[at : at+n : at+n], nil
+	}
 	b, err := c.h.pages.read(int64(c.off)+baseSize+cellHeader+at, n)
 	if err != nil {
 		return nil, fmt.Errorf("hive: %s: %w", what, err)
 	}
 	return b, nil
+}
+
+// sameName compares a stored name with one that is asked for, without decoding it where both are ASCII.
+func sameName(raw []byte, compressed bool, name string) bool {
+	if !compressed || !isASCII(name) {
+		return EqualNames(storedText(raw, compressed), name)
+	}
+	if len(raw) != len(name) {
+		return false
+	}
+	for i, c := range raw {
+		if c != name[i] && upcase(uint16(c)) != upcase(uint16(name[i])) {
+			return false
+		}
+	}
+	return true
 }
 
 // storedText decodes a name.

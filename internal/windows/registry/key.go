@@ -26,7 +26,7 @@ type key struct {
 	h                *Hive
 	off              uint32
 	depth            int
-	name             string
+	rawName          []byte // names are decoded when they are asked for
 	flags            uint16
 	stamp            uint64
 	subkeys, list    uint32
@@ -65,12 +65,12 @@ func (h *Hive) key(off, parent uint32, depth int) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.name = storedText(raw, k.flags&keyCompressed != 0)
+	k.rawName = raw
 	return k, nil
 }
 
 // Name is the key's name.
-func (k *key) Name() string { return k.name }
+func (k *key) Name() string { return storedText(k.rawName, k.flags&keyCompressed != 0) }
 
 // LastWrite is when the key itself or one of its values was last changed; zero when the hive does not tell.
 func (k *key) LastWrite() time.Time { return fromFiletime(k.stamp) }
@@ -83,10 +83,11 @@ func (k *key) Subkeys() ([]string, error) {
 		return true, nil
 	})
 	if k.h.duplicates(offs) {
-		return nil, fmt.Errorf("key %q: %w", k.name, k.h.damage("key %#x: lists a subkey twice", k.off))
+		return nil, fmt.Errorf("key %q: %w", k.Name(), k.h.damage("key %#x: lists a subkey twice", k.off))
 	}
 	names := make([]string, 0, len(offs))
-	var bad, size int
+	var size int64
+	bad := 0
 	for _, off := range offs {
 		c, err := k.h.key(off, k.off, k.depth+1)
 		if err != nil {
@@ -97,14 +98,14 @@ func (k *key) Subkeys() ([]string, error) {
 			continue
 		}
 		// Cells that do not overlap cannot hold more than the hive.
-		if size += len(c.name); int64(size) > 3*k.h.limit {
+		if size += int64(len(c.rawName)); size > k.h.limit {
 			lost = cmpErr(lost, k.h.damage("key %#x: the names of its subkeys overlap", k.off))
 			break
 		}
-		names = append(names, c.name)
+		names = append(names, c.Name())
 	}
 	if lost != nil {
-		return names, fmt.Errorf("key %q: subkeys: %w", k.name, lost)
+		return names, fmt.Errorf("key %q: subkeys: %w", k.Name(), lost)
 	}
 	return names, nil
 }
@@ -140,7 +141,7 @@ func (k *key) child(name string) (*key, error) {
 			bad++
 			return bad < maxUnreadable, nil
 		}
-		if EqualNames(c.name, name) {
+		if sameName(c.rawName, c.flags&keyCompressed != 0, name) {
 			found = c
 			return false, nil
 		}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
+	"sync/atomic"
 )
 
 // cachedPages bounds what a hive keeps of its file in memory: 1024 pages are 4 MiB.
@@ -18,11 +18,12 @@ type pages struct {
 	// changed tells, for each page that the logs changed, what is laid over it, in this order.
 	changed map[int64][]piece
 
-	mu    sync.Mutex
-	slots [cachedPages]struct {
-		page int64
-		data []byte
-	}
+	slots [cachedPages]atomic.Pointer[cachedPage]
+}
+
+type cachedPage struct {
+	page int64
+	data []byte // never changed
 }
 
 // piece is a stretch of a page whose newest contents are in a log.
@@ -58,11 +59,9 @@ func (p *pages) read(off, n int64) ([]byte, error) {
 }
 
 func (p *pages) page(page int64) ([]byte, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	slot := &p.slots[page%cachedPages]
-	if slot.data != nil && slot.page == page {
-		return slot.data, nil
+	if c := slot.Load(); c != nil && c.page == page {
+		return c.data, nil
 	}
 	d := make([]byte, pageSize)
 	at := page * pageSize
@@ -76,7 +75,7 @@ func (p *pages) page(page int64) ([]byte, error) {
 			return nil, fmt.Errorf("log: %w", err)
 		}
 	}
-	slot.page, slot.data = page, d
+	slot.Store(&cachedPage{page, d})
 	return d, nil
 }
 

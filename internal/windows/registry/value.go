@@ -19,26 +19,34 @@ import (
 //
 // Up to four bytes are in the field of data itself; the highest bit of size says so.
 type storedValue struct {
-	cell       cell
-	name       string
+	off        uint32
+	rawName    []byte
+	compressed bool
 	kind       uint32
 	size, data uint32
 }
 
+func (v storedValue) name() string { return storedText(v.rawName, v.compressed) }
+
 // Values lists the names of the values that can be read; an error says that there are others.
 func (k *key) Values() ([]string, error) {
 	var names []string
-	size := 0
+	var offs []uint32
+	var size int64
 	lost := k.eachValue(func(v storedValue) bool {
-		names = append(names, v.name)
-		size += len(v.name)
-		return int64(size) <= 3*k.h.limit
+		offs = append(offs, v.off)
+		names = append(names, v.name())
+		size += int64(len(v.rawName))
+		return size <= k.h.limit
 	})
-	if lost == nil && int64(size) > 3*k.h.limit {
-		lost = k.h.damage("key %#x: the names of its values overlap", k.off)
+	switch {
+	case k.h.duplicates(offs):
+		return nil, fmt.Errorf("key %q: %w", k.Name(), k.h.damage("key %#x: lists a value twice", k.off))
+	case size > k.h.limit:
+		lost = cmpErr(lost, k.h.damage("key %#x: the names of its values overlap", k.off))
 	}
 	if lost != nil {
-		return names, fmt.Errorf("key %q: values: %w", k.name, lost)
+		return names, fmt.Errorf("key %q: values: %w", k.Name(), lost)
 	}
 	return names, nil
 }
@@ -49,17 +57,17 @@ func (k *key) Value(name string) (windows.Value, error) {
 	if err == nil {
 		var data []byte
 		if data, err = k.h.data(v); err == nil {
-			return windows.Value{Name: v.name, Type: v.kind, Data: data}, nil
+			return windows.Value{Name: v.name(), Type: v.kind, Data: data}, nil
 		}
 	}
-	return windows.Value{}, fmt.Errorf("key %q: value %q: %w", k.name, name, err)
+	return windows.Value{}, fmt.Errorf("key %q: value %q: %w", k.Name(), name, err)
 }
 
 func (k *key) find(name string) (storedValue, error) {
 	var found storedValue
 	ok := false
 	lost := k.eachValue(func(v storedValue) bool {
-		if EqualNames(v.name, name) {
+		if sameName(v.rawName, v.compressed, name) {
 			found, ok = v, true
 		}
 		return !ok
@@ -96,17 +104,10 @@ func (k *key) eachValue(f func(storedValue) bool) error {
 	if err != nil {
 		return err
 	}
-	offs := make([]uint32, k.values)
-	for i := range offs {
-		offs[i] = le.Uint32(b[4*i:])
-	}
-	if k.h.duplicates(offs) {
-		return k.h.damage("key %#x: lists a value twice", k.off)
-	}
 	var lost error
 	bad := 0
-	for _, off := range offs {
-		v, err := k.h.value(off)
+	for ; len(b) > 0; b = b[4:] {
+		v, err := k.h.value(le.Uint32(b))
 		if err != nil {
 			lost = cmpErr(lost, err)
 			if bad++; bad == maxUnreadable {
@@ -133,18 +134,13 @@ func (h *Hive) value(off uint32) (storedValue, error) {
 	if string(b[:2]) != "vk" {
 		return storedValue{}, h.damage("value %#x: signature %q", off, b[:2])
 	}
-	v := storedValue{cell: c, size: le.Uint32(b[4:]), data: le.Uint32(b[8:]), kind: le.Uint32(b[12:])}
-	compressed := le.Uint16(b[16:])&vkCompressed != 0
+	v := storedValue{off: off, compressed: le.Uint16(b[16:])&vkCompressed != 0, size: le.Uint32(b[4:]), data: le.Uint32(b[8:]), kind: le.Uint32(b[12:])}
 	n := int64(le.Uint16(b[2:]))
 	if n > 2*maxValueName {
 		return storedValue{}, h.damage("value %#x: a name of %d bytes", off, n)
 	}
-	raw, err := c.read(valueSize, n, "value's name")
-	if err != nil {
-		return storedValue{}, err
-	}
-	v.name = storedText(raw, compressed)
-	return v, nil
+	v.rawName, err = c.read(valueSize, n, "value's name")
+	return v, err
 }
 
 // data is a copy of a value's data.
@@ -152,7 +148,7 @@ func (h *Hive) data(v storedValue) ([]byte, error) {
 	n := int64(v.size &^ resident)
 	if v.size&resident != 0 {
 		if n > 4 {
-			return nil, h.damage("value %#x: %d bytes in place of its offset", v.cell.off, n)
+			return nil, h.damage("value %#x: %d bytes in place of its offset", v.off, n)
 		}
 		return le.AppendUint32(nil, v.data)[:n], nil
 	}
@@ -160,7 +156,7 @@ func (h *Hive) data(v storedValue) ([]byte, error) {
 		return nil, nil
 	}
 	if n > maxValue || n > h.limit {
-		return nil, h.damage("value %#x: %d bytes of data in a hive of %#x", v.cell.off, n, h.limit)
+		return nil, h.damage("value %#x: %d bytes of data in a hive of %#x", v.off, n, h.limit)
 	}
 	c, err := h.cell(v.data, "value's data")
 	if err != nil {
