@@ -26,6 +26,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"berth/internal/compute"
+	"berth/internal/s3"
 	"berth/internal/store"
 )
 
@@ -57,8 +58,8 @@ type Config struct {
 	// Profile is the check profile that images must meet; default "seed-2020".
 	Profile string
 
-	// Objects is where ImportImage finds uploads.
-	Objects Objects
+	// Objects is where ImportImage finds uploads: the built-in bucket store, or an S3-compatible endpoint.
+	Objects s3.Source
 	// Driver runs the desktops.
 	Driver compute.Driver
 
@@ -70,15 +71,6 @@ type Config struct {
 	StepHook StepHook
 	// Observe is told how each step of a flow went, for metrics.
 	Observe func(flow, step string, d time.Duration, err error)
-}
-
-// Objects is where uploaded disks are: the built-in bucket store, or an S3-compatible endpoint.
-type Objects interface {
-	// Size is an object's length in bytes. fs.ErrNotExist (wrapped) when there is no such bucket or object.
-	Size(ctx context.Context, bucket, key string) (int64, error)
-	// Stage puts the object's bytes in a file at dst, by link where that is possible; dst must not be written to afterwards.
-	// Staging again over the same dst is allowed and ends with the whole object.
-	Stage(ctx context.Context, bucket, key, dst string, progress func(done, total int64) error) error
 }
 
 // Desk is the service. Its exported methods of the shape (ctx, *XInput) (*XOutput, error) are the WorkSpaces operations.

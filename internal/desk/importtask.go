@@ -16,6 +16,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"berth/internal/image"
+	"berth/internal/s3"
 )
 
 // importRecord is an ImportImage or ImportSnapshot task.
@@ -426,21 +427,30 @@ func (d *Desk) stageImport(ctx context.Context, id string) error {
 	if r.Bucket == "" {
 		return d.stageSnapshot(ctx, r.Key, dst)
 	}
-	size, err := d.cfg.Objects.Size(ctx, r.Bucket, r.Key)
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := d.cfg.Objects.Stat(ctx, r.Bucket, r.Key)
+	switch {
+	case errors.Is(err, s3.ErrNoSuchBucket), errors.Is(err, s3.ErrNoSuchKey):
 		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 404 Not Found: there is no s3://" + r.Bucket + "/" + r.Key + "]"}
-	}
-	if errors.Is(err, fs.ErrPermission) {
+	case errors.Is(err, s3.ErrAccessDenied):
 		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 403 Forbidden]"}
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := d.db.NewUpdate().Model(r).Set("disk_bytes = ?", size).WherePK().Exec(ctx); err != nil {
+	case err != nil:
 		return fmt.Errorf("desk: %w", err)
 	}
+	if _, err := d.db.NewUpdate().Model(r).Set("disk_bytes = ?", info.Size).WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	tell := d.progress(ctx, id, taskActive, "pending", 2, 15)
-	return d.cfg.Objects.Stage(ctx, r.Bucket, r.Key, dst, func(done, total int64) error { return tell(float64(done) / float64(max(total, 1))) })
+	err = d.cfg.Objects.Stage(ctx, r.Bucket, r.Key, dst, func(done, total int64) {
+		if err := tell(float64(done) / float64(max(total, 1))); err != nil {
+			cancel(err)
+		}
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // stageSnapshot makes a snapshot the source of an import, by a link: its bytes never change.
