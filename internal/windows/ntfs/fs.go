@@ -138,19 +138,25 @@ func (n *node) reparseError() error {
 	return e
 }
 
+// attribute opens a stream as it is stored. Only an alternate one may be absent.
+func (n *node) attribute(name string) (*stream, error) {
+	s, err := n.rec.stream(attrData, name)
+	switch {
+	case !isMissing(err):
+		return s, err
+	case name != "":
+		return nil, fs.ErrNotExist
+	}
+	return nil, n.rec.corrupt(-1, "file has no $DATA")
+}
+
 // contents opens a stream of the node; "" is the file's unnamed one.
 func (n *node) contents(stream string) (io.ReaderAt, int64, error) {
 	if n.isLink() {
 		return nil, 0, n.reparseError()
 	}
-	s, err := n.rec.stream(attrData, stream)
+	s, err := n.attribute(stream)
 	if err != nil {
-		if isMissing(err) {
-			if stream != "" {
-				return nil, 0, fs.ErrNotExist
-			}
-			return nil, 0, n.rec.corrupt(-1, "file has no $DATA")
-		}
 		return nil, 0, err
 	}
 	if stream != "" || n.tag == 0 {
@@ -185,10 +191,7 @@ func (n *node) info(stream string) (fileInfo, error) {
 	case stream == "" && n.rec.isDir():
 		i.mode |= fs.ModeDir | 0o111
 	default:
-		s, err := n.rec.stream(attrData, stream)
-		if isMissing(err) && stream != "" {
-			return i, fs.ErrNotExist
-		}
+		s, err := n.attribute(stream)
 		if err != nil {
 			return i, err
 		}
