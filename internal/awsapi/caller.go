@@ -48,7 +48,8 @@ type Caller struct {
 	protocol Protocol
 }
 
-func callerOf(k AccessKey, p Protocol) Caller {
+// NewCaller is the caller who signs with a key, in a protocol.
+func NewCaller(k AccessKey, p Protocol) Caller {
 	return Caller{AccountID: k.AccountID, UserName: k.UserName, AccessKeyID: k.ID,
 		ARN: "arn:aws:iam::" + k.AccountID + ":user/" + k.UserName, policy: k.Policy, protocol: p}
 }

@@ -77,7 +77,7 @@ func (a *Authenticator) S3(r *http.Request) (Caller, *Body, error) {
 	if err != nil {
 		return Caller{}, nil, err
 	}
-	return callerOf(key, S3), b, nil
+	return NewCaller(key, S3), b, nil
 }
 
 // request verifies a request whose body is in memory: the API doors.
@@ -91,7 +91,7 @@ func (a *Authenticator) request(r *http.Request, body []byte, service string, p 
 	if err != nil {
 		return Caller{}, err
 	}
-	return callerOf(key, p), nil
+	return NewCaller(key, p), nil
 }
 
 func (s *signature) scope() string {
