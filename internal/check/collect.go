@@ -295,7 +295,7 @@ func (r *reader) upgradeTraces() Known[[]string] {
 	case err != nil:
 		return unread[[]string](at, why(err))
 	}
-	return read(traces, fmt.Sprintf(`%s has %d subkeys, none named "Source OS" or "Upgrade"`, at, len(names)))
+	return read(traces, fmt.Sprintf(`%s has no subkey named "Source OS" or "Upgrade"`, at))
 }
 
 // clip bounds a list that is shown in one line of evidence.
@@ -355,7 +355,7 @@ func (r *reader) programs(p string) Known[[]Program] {
 		}
 		list = append(list, Program{Key: name, Name: display.Value, From: display.From})
 	}
-	return read(list, fmt.Sprintf("%s has %d entries", at, len(list)))
+	return read(list, fmt.Sprintf("entries in %s: %d", at, len(list)))
 }
 
 // guestTools looks for the services of the guest tools that hypervisors install.
@@ -529,7 +529,7 @@ func (r *reader) network(f *Facts) {
 		}
 		list = append(list, a)
 	}
-	f.Adapters = read(list, fmt.Sprintf("%s has %d interfaces", at, len(list)))
+	f.Adapters = read(list, fmt.Sprintf("interfaces in %s: %d", at, len(list)))
 }
 
 // drivers maps the interface GUID, in upper case, of every registered network device to the driver's description.

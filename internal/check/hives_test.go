@@ -1,0 +1,259 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"berth/internal/windows"
+	"berth/internal/windows/registry"
+)
+
+// onHives answers from hive files; the rest is the memory's.
+type onHives struct {
+	*memory
+	hives map[windows.Hive]*registry.Hive
+}
+
+func (s onHives) Open(hive windows.Hive, path string) (windows.Key, error) {
+	if s.hives[hive] == nil {
+		return s.memory.Open(hive, path)
+	}
+	root, err := s.hives[hive].Root()
+	if err != nil {
+		return nil, errors.New("root: " + err.Error())
+	}
+	if rest, ok := strings.CutPrefix(path, currentControlSet); ok && hive == windows.SystemHive {
+		path = "ControlSet001" + rest // all hives here run on it
+	}
+	return root.Open(path)
+}
+
+func (s onHives) Hive(hive windows.Hive) windows.HiveState {
+	if s.hives[hive] == nil {
+		return s.memory.Hive(hive)
+	}
+	st := s.hives[hive].State()
+	return windows.HiveState{Dirty: st.Dirty, Replayed: st.Entries, Stale: st.Stale, Why: st.Why, Damaged: st.Damaged}
+}
+
+// load puts a hive file in the place of the memory's.
+func (s onHives) load(t testing.TB, hive windows.Hive, b []byte, logs ...registry.Log) bool {
+	h, err := registry.Open(bytes.NewReader(b), int64(len(b)), logs...)
+	if err != nil {
+		return false
+	}
+	s.hives[hive] = h
+	return true
+}
+
+const realHives = "../../../shared/data/hives"
+
+// realHive reads one of the hives that Windows wrote, which are kept beside the checkout and not in it.
+func realHive(t testing.TB, name string) []byte {
+	t.Helper()
+	if _, err := os.Stat(realHives); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("no real hives beside this checkout")
+	}
+	out, err := exec.Command("xz", "-dc", filepath.Join(realHives, name+".xz")).Output()
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return out
+}
+
+// TestRealSAM reads the accounts of a hive that Windows wrote. It has Administrator (500), Guest (501, disabled) and Preston
+// (1000); Administrators are 500 and 1000.
+func TestRealSAM(t *testing.T) {
+	s := onHives{fit(t), map[windows.Hive]*registry.Hive{}}
+	if !s.load(t, windows.SAM, realHive(t, "SAM")) {
+		t.Fatal("SAM does not open")
+	}
+	rep := Run(Collect(context.Background(), s), Options{})
+	if f := find(t, rep, "WorkspacesBYOLAccountNotFound"); f.Outcome != Warn {
+		t.Errorf("the account is %s: %s", f.Outcome, f.Because)
+	}
+	open := func(path string) windows.Key {
+		k, err := s.Open(windows.SAM, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	data := func(k windows.Key, name string) windows.Value {
+		v, err := k.Value(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	domain := data(open(samAccounts), "V")
+	group := data(open(samBuiltin+`\00000220`), "C")
+	for _, a := range []struct {
+		name     string
+		rid      uint32
+		disabled bool
+		admin    bool
+	}{{"administrator", 500, true, true}, {"GUEST", 501, true, false}, {"Preston", 1000, false, true}} {
+		if v := data(open(samAccounts+`\Users\Names\`+a.name), ""); v.Type != a.rid {
+			t.Errorf("%s has RID %d, want %d", a.name, v.Type, a.rid)
+		}
+		flags, err := accountFlags(data(open(samAccounts+`\Users\`+hex8(a.rid)), "F").Data, a.rid)
+		if err != nil || flags&accountDisabled != 0 != a.disabled {
+			t.Errorf("%s has flags %#x, %v; want disabled %v", a.name, flags, err, a.disabled)
+		}
+		sid, err := accountSID(domain.Data, a.rid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in, err := isMember(group.Data, administrators, sid); err != nil || in != a.admin {
+			t.Errorf("%s is an administrator: %v, %v; want %v", a.name, in, err, a.admin)
+		}
+	}
+}
+
+func hex8(n uint32) string {
+	const digits = "0123456789ABCDEF"
+	b := make([]byte, 8)
+	for i := range b {
+		b[i] = digits[n>>(28-4*i)&15]
+	}
+	return string(b)
+}
+
+// TestRealSystem judges machines whose SYSTEM hive Windows wrote. A dirty hive whose logs are there is read with them; without
+// them nothing of it counts.
+func TestRealSystem(t *testing.T) {
+	raw, log1, log2 := realHive(t, "SYSTEM_B"), realHive(t, "SYSTEM_B.LOG1"), realHive(t, "SYSTEM_B.LOG2")
+	upgraded := realHive(t, "SYSTEM_WIN_10_1709")
+	damaged := realHive(t, "corrupted_system_hive")
+	var out strings.Builder
+	for _, c := range []struct {
+		name  string
+		hive  []byte
+		logs  []registry.Log
+		clean bool // its sequence numbers are made equal, as if it had been closed
+	}{
+		{"1709, logs there", raw, []registry.Log{{Name: "SYSTEM.LOG1", R: bytes.NewReader(log1), Size: int64(len(log1))}, {Name: "SYSTEM.LOG2", R: bytes.NewReader(log2), Size: int64(len(log2))}}, false},
+		{"1709, no logs", raw, nil, false},
+		{"1903, upgraded twice, no logs", upgraded, nil, false},
+		{"1903, upgraded twice, as if clean", upgraded, nil, true},
+		{"damaged", damaged, nil, false},
+	} {
+		hive := bytes.Clone(c.hive)
+		if c.clean {
+			copy(hive[8:12], hive[4:8])
+			sum := uint32(0)
+			for i := 0; i < 508; i += 4 {
+				sum ^= uint32(hive[i]) | uint32(hive[i+1])<<8 | uint32(hive[i+2])<<16 | uint32(hive[i+3])<<24
+			}
+			hive[508], hive[509], hive[510], hive[511] = byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24)
+		}
+		s := onHives{fit(t), map[windows.Hive]*registry.Hive{}}
+		out.WriteString("== " + c.name + "\n")
+		if !s.load(t, windows.SystemHive, hive, c.logs...) {
+			out.WriteString("does not open\n")
+			continue
+		}
+		f := Collect(context.Background(), s)
+		for _, k := range []fact{f.ControlSet, f.HostName, f.ProductType, f.Architecture, f.InstallLanguage, f.UpgradeTraces, f.GuestTools, f.AutoMountOff,
+			f.RealTimeIsUniversal, f.FirewallPublic, f.DHCPClientStart, f.Adapters} {
+			out.WriteString(strings.Join(evidence(k), "") + "\n")
+		}
+		for _, a := range f.Adapters.Value {
+			out.WriteString("  " + a.ID + " " + a.Name + strings.Map(func(r rune) rune { return r }, yesNo(" installed", a.Installed)+yesNo(" DHCP", a.DHCP)) + " " + strings.Join(a.Addresses, ",") + "\n")
+		}
+		if rep := Run(f, Options{}); rep.Fit {
+			t.Errorf("%s: the machine is fit", c.name)
+		}
+	}
+	golden(t, "testdata/realsystem.txt", out.String())
+}
+
+func yesNo(s string, yes bool) string {
+	if yes {
+		return s
+	}
+	return ""
+}
+
+// TestTruncatedHives cuts every hive of a fit and of an unfit machine short, at every page: what was no PASS before never becomes
+// one, and a hive that lost the half of itself is never fit.
+func TestTruncatedHives(t *testing.T) {
+	for _, what := range []string{"fit", "unfit"} {
+		m := fit(t)
+		if what == "unfit" {
+			m.setAccount("", 0, 0, false)
+			m.merge(t, `[SYSTEM\Setup\Upgrade]`+"\n"+`[`+unins+`\{0FF1CE}]`+"\n"+`"DisplayName"="VMware Tools"`+"\n"+
+				`[SYSTEM\ControlSet001\Services\mountmgr]`+"\n"+`"NoAutoMount"=dword:1`+"\n"+
+				`[SYSTEM\ControlSet001\Services\SharedAccess\Parameters\FirewallPolicy\PublicProfile]`+"\n"+`"EnableFirewall"=dword:1`+"\n"+
+				`[SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon]`+"\n"+`"AutoAdminLogon"="1"`)
+		}
+		before := Run(Collect(context.Background(), m), Options{})
+		for _, hive := range []windows.Hive{windows.SystemHive, windows.Software, windows.SAM, windows.Default} {
+			file, err := registry.Build(m.root.Key(string(hive)), registry.BuildOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := onHives{m, map[windows.Hive]*registry.Hive{}}
+			if !s.load(t, hive, file) {
+				t.Fatalf("%s does not open", hive)
+			}
+			whole := Run(Collect(context.Background(), s), Options{})
+			for i, f := range whole.Findings {
+				if f.Outcome != before.Findings[i].Outcome {
+					t.Errorf("%s from a file: %s is %s, want %s", hive, f.Code, f.Outcome, before.Findings[i].Outcome)
+				}
+			}
+			for cut := len(file) - 256; cut > 0; cut -= 256 {
+				short := file[:cut:cut]
+				s := onHives{m, map[windows.Hive]*registry.Hive{}}
+				if !s.load(t, hive, short) {
+					continue // windows/offline makes it the hive's Err, see TestHives
+				}
+				got := Run(Collect(context.Background(), s), Options{})
+				if list := better(before, got); len(list) > 0 {
+					t.Errorf("%s, %s cut at %#x: these pass: %v", what, hive, cut, list)
+				}
+				if cut < len(file)/2 && got.Fit {
+					t.Errorf("%s, %s cut at %#x is fit", what, hive, cut)
+				}
+			}
+		}
+	}
+}
+
+// FuzzHives judges machines with a hive of any bytes: no panic, and without a sound list of programs never fit.
+func FuzzHives(f *testing.F) {
+	m := fit(f)
+	for _, hive := range []windows.Hive{windows.SystemHive, windows.Software, windows.SAM} {
+		file, err := registry.Build(m.root.Key(string(hive)), registry.BuildOptions{})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(hive), file)
+		f.Add(string(hive), file[:len(file)/2])
+	}
+	f.Fuzz(func(t *testing.T, name string, file []byte) {
+		s := onHives{fit(t), map[windows.Hive]*registry.Hive{}}
+		if !s.load(t, windows.Hive(name), file) {
+			t.Skip()
+		}
+		s.machine.Disks = nil
+		r := Run(Collect(context.Background(), s), Options{})
+		if r.Fit {
+			t.Error("fit without a disk")
+		}
+		for _, fd := range r.Findings {
+			if len(fd.Because) > 4000 || len(fd.Evidence) > 20 {
+				t.Errorf("%s: %d bytes of reason, %d lines of evidence", fd.Code, len(fd.Because), len(fd.Evidence))
+			}
+		}
+	})
+}
