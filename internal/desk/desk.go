@@ -67,8 +67,10 @@ type Config struct {
 	// Now and Rand are the clock and the source of ids and secrets; default time.Now and crypto/rand.
 	Now  func() time.Time
 	Rand func(b []byte)
-	// StepHook is called before and after each step of each flow. Tests crash and fail the service there.
-	StepHook StepHook
+	// StepHook is called before and after each step of each flow. Tests crash and fail the service there. StepPause is the
+	// first pause before a step in passing trouble is tried again; default 1 second.
+	StepHook  StepHook
+	StepPause time.Duration
 	// Observe is told how each step of a flow went, for metrics.
 	Observe func(flow, step string, d time.Duration, err error)
 }
@@ -95,6 +97,9 @@ func New(ctx context.Context, cfg Config) (*Desk, error) {
 	}
 	if cfg.Rand == nil {
 		cfg.Rand = func(b []byte) { rand.Read(b) } // never fails (crypto/rand)
+	}
+	if cfg.StepPause == 0 {
+		cfg.StepPause = time.Second
 	}
 	if cfg.WatchInterval == 0 {
 		cfg.WatchInterval = 5 * time.Second
@@ -136,6 +141,9 @@ func (d *Desk) open(ctx context.Context) error {
 		}
 	}
 	if err := d.sweep(ctx); err != nil {
+		return err
+	}
+	if err := d.ensureImages(ctx); err != nil {
 		return err
 	}
 	if err := d.launchFlows(ctx); err != nil {

@@ -17,7 +17,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 	"github.com/aws/smithy-go"
 
-	"berth/internal/awsapi"
 	"berth/internal/compute/memory"
 	"berth/internal/phony"
 	"berth/internal/s3"
@@ -51,6 +50,10 @@ var samples = struct {
 }{}
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(crashVariable); spec != "" {
+		fmt.Fprintln(os.Stderr, crashed(spec))
+		os.Exit(1)
+	}
 	var err error
 	if samples.dir, err = os.MkdirTemp("", "berth-desk-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -124,18 +127,6 @@ func (f *fixture) upload(path string) string {
 	return key
 }
 
-// admin is a context of a caller who may do everything.
-func admin(t *testing.T) context.Context { return as(t, awsapi.AdministratorAccess) }
-
-func as(t *testing.T, policy string) context.Context {
-	t.Helper()
-	p, err := awsapi.ParsePolicy(policy)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return awsapi.WithCaller(t.Context(), awsapi.NewCaller(awsapi.AccessKey{ID: "AKIATEST", UserName: "tester", AccountID: "111122223333", Policy: p}, awsapi.JSON11))
-}
-
 // until asks again and again until what it asks for has come.
 func until(t *testing.T, what string, ask func() bool) {
 	t.Helper()
@@ -162,7 +153,7 @@ func refusal(t *testing.T, err error, code, text string) {
 // enabled enables BYOL and waits for it.
 func (f *fixture) enabled() {
 	f.t.Helper()
-	if _, err := f.ModifyAccount(admin(f.t), &workspaces.ModifyAccountInput{DedicatedTenancySupport: types.DedicatedTenancySupportEnumEnabled, DedicatedTenancyManagementCidrRange: aws.String("10.5.0.0/16")}); err != nil {
+	if _, err := f.ModifyAccount(callerContext(), &workspaces.ModifyAccountInput{DedicatedTenancySupport: types.DedicatedTenancySupportEnumEnabled, DedicatedTenancyManagementCidrRange: aws.String("10.5.0.0/16")}); err != nil {
 		f.t.Fatal(err)
 	}
 	until(f.t, "BYOL", func() bool {
@@ -174,7 +165,7 @@ func (f *fixture) enabled() {
 // imported imports an upload and returns the task when it has ended.
 func (f *fixture) imported(key string) ImportImageTask {
 	f.t.Helper()
-	out, err := f.EC2().ImportImage(admin(f.t), &ImportImageInput{DiskContainers: []DiskContainer{{UserBucket: &UserBucket{S3Bucket: aws.String("b"), S3Key: aws.String(key)}}}})
+	out, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{DiskContainers: []DiskContainer{{UserBucket: &UserBucket{S3Bucket: aws.String("b"), S3Key: aws.String(key)}}}})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -197,7 +188,7 @@ func (f *fixture) ended(task string) (t ImportImageTask) {
 // ingested makes a WorkSpaces image of an AMI and returns it when it has ended.
 func (f *fixture) ingested(ami, name string) (im types.WorkspaceImage) {
 	f.t.Helper()
-	out, err := f.ImportWorkspaceImage(admin(f.t), &workspaces.ImportWorkspaceImageInput{Ec2ImageId: aws.String(ami), ImageName: aws.String(name), ImageDescription: aws.String("a test"), IngestionProcess: types.WorkspaceImageIngestionProcessByolRegular})
+	out, err := f.ImportWorkspaceImage(callerContext(), &workspaces.ImportWorkspaceImageInput{Ec2ImageId: aws.String(ami), ImageName: aws.String(name), ImageDescription: aws.String("a test"), IngestionProcess: types.WorkspaceImageIngestionProcessByolRegular})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -67,9 +67,8 @@ func flows() []*flow {
 type StepHook func(flow, step string, done bool) error
 
 const (
-	// A step in passing trouble is tried again after 1, 2, 4 … at most 60 seconds, for about a day.
+	// A step in passing trouble is tried again after pauses that double up to a minute, for about a day.
 	stepRetries  = 1440
-	stepPause    = time.Second
 	stepPauseMax = time.Minute
 	// flowVersion is the engine's application version: work in flight is only taken up by the same one. It changes when
 	// steps are renamed, removed or reordered.
@@ -180,7 +179,7 @@ func (d *Desk) take(ctx dbos.Context, flow, name string, run func(context.Contex
 			d.log.Warn("step will be tried again", "flow", flow, "step", name, "err", err)
 		}
 		return nil, err
-	}, dbos.WithStepName(name), dbos.WithStepMaxRetries(stepRetries), dbos.WithStepBaseInterval(stepPause), dbos.WithStepMaxInterval(stepPauseMax), dbos.WithStepBackoffFactor(2))
+	}, dbos.WithStepName(name), dbos.WithStepMaxRetries(stepRetries), dbos.WithStepBaseInterval(d.cfg.StepPause), dbos.WithStepMaxInterval(stepPauseMax), dbos.WithStepBackoffFactor(2))
 }
 
 func (d *Desk) hooked(flow, name string, run func() error) error {

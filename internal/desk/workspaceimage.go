@@ -357,6 +357,20 @@ func (d *Desk) sealImage(ctx context.Context, id string) error {
 	return d.cfg.Driver.EnsureImage(ctx, id, d.imageFile(id))
 }
 
+// ensureImages hands every AVAILABLE image to the driver, which may be a new one or have lost its data.
+func (d *Desk) ensureImages(ctx context.Context) error {
+	var ids []string
+	if err := d.db.NewSelect().Model((*workspaceImageRecord)(nil)).Column("id").Where("state = ?", imageAvailable).Scan(ctx, &ids); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
+	for _, id := range ids {
+		if err := d.cfg.Driver.EnsureImage(ctx, id, d.imageFile(id)); err != nil {
+			return fmt.Errorf("desk: image %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
 // keepReport puts what was found on the image's record.
 func (d *Desk) keepReport(ctx context.Context, r *workspaceImageRecord, report check.Report) error {
 	b, err := json.Marshal(report)
