@@ -115,6 +115,7 @@ func (s *suite) wanted(id string) compute.Machine {
 	s.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), s.Patience) // the test's own context is over
 		defer cancel()
+		s.driver.Close() // it may hold what the next one needs
 		d, err := s.Open()
 		if err != nil {
 			s.Errorf("open the driver to delete %s: %v", id, err)
@@ -222,9 +223,8 @@ func images(s *suite) {
 	m.Running = false
 	s.ensure(m)
 	s.wantError(s.driver.DeleteImage(s.context(), "sealed"), compute.ErrInUse, "DeleteImage with a clone that is off")
-	second := m
-	second.ID = "second"
-	defer s.driver.Delete(s.context(), second.ID)
+	second := s.wanted("second")
+	second.Running = false
 	s.ensure(second) // the refusal took nothing away
 	for _, id := range []string{m.ID, second.ID} {
 		if err := s.driver.Delete(s.context(), id); err != nil {

@@ -1,0 +1,191 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"berth/internal/compute"
+)
+
+const partSuffix = ".part" // of a file that is still being made
+
+func (d *driver) imagePath(id string) string { return filepath.Join(d.images, id+".qcow2") }
+
+func (d *driver) EnsureImage(ctx context.Context, id, path string) error {
+	ctx, leave, err := d.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := compute.CheckID(id); err != nil {
+		return err
+	}
+	size, err := compute.ImageSize(path)
+	if err != nil {
+		return err
+	}
+	ours := d.imagePath(id)
+	if known, err := compute.ImageSize(ours); err == nil {
+		if known != size {
+			return fmt.Errorf("%w: image %s is already known with %d bytes, not %d", compute.ErrInvalid, id, known, size)
+		}
+		return nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return linkOrCopy(ctx, path, ours)
+}
+
+// linkOrCopy makes the file to, whole or not at all, with the same bytes as from: another name of it where both are on one
+// file system (its mode is then left alone, it being the caller's), else a copy. Two at once do no harm.
+func linkOrCopy(ctx context.Context, from, to string) error {
+	from, err := filepath.EvalSymlinks(from) // a link to a symbolic link would follow its later changes
+	if err != nil {
+		return err
+	}
+	if err := os.Link(from, to); err == nil || errors.Is(err, os.ErrExist) {
+		return syncDir(filepath.Dir(to))
+	}
+	return copyFile(ctx, from, to, 0o400)
+}
+
+// copyFile makes the file to, whole or not at all, as a copy of from.
+func copyFile(ctx context.Context, from, to string, mode os.FileMode) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	part, err := os.CreateTemp(filepath.Dir(to), "*"+partSuffix)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(part.Name()) // fails once it is renamed
+	defer part.Close()
+	stop := context.AfterFunc(ctx, func() { in.Close() }) // ends the copying
+	if _, err := io.Copy(part, in); !stop() {
+		return context.Cause(ctx)
+	} else if err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	if err := part.Chmod(mode); err != nil {
+		return err
+	}
+	return commit(part.Name(), to)
+}
+
+// commit gives a finished file its name, for good: what is there after a crash is whole.
+func commit(part, name string) error {
+	f, err := os.Open(part)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(part, name)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(name))
+	}
+	return err
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// removePartImages removes what a crash left of copies.
+func (d *driver) removePartImages() error {
+	parts, err := filepath.Glob(filepath.Join(d.images, "*"+partSuffix))
+	for _, part := range parts {
+		err = errors.Join(err, os.Remove(part))
+	}
+	return err
+}
+
+func (d *driver) DeleteImage(ctx context.Context, id string) error {
+	_, leave, err := d.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := compute.CheckID(id); err != nil {
+		return err
+	}
+	d.mu.Lock() // no machine is claimed meanwhile
+	defer d.mu.Unlock()
+	for _, m := range d.machines {
+		if m.usesImage(id) {
+			return fmt.Errorf("%w: image %s, by machine %s", compute.ErrInUse, id, m.id)
+		}
+	}
+	if err := os.Remove(d.imagePath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return syncDir(d.images)
+}
+
+// createVolume makes a volume of that size in bytes, whole or not at all; over an image, as its copy-on-write clone. The
+// name of the image that qemu-img writes into the clone is for people: arguments tells QEMU the image's path itself.
+func (d *driver) createVolume(ctx context.Context, path, image string, size int64) error {
+	part := path + partSuffix
+	arguments := []string{"create", "-q", "-f", "qcow2"}
+	if image != "" {
+		relative, err := filepath.Rel(filepath.Dir(path), image)
+		if err != nil {
+			return err
+		}
+		arguments = append(arguments, "-b", relative, "-F", "qcow2")
+	}
+	if err := d.qemuImg(ctx, append(arguments, "--", part, strconv.FormatInt(size, 10))...); err != nil {
+		return err
+	}
+	return commit(part, path)
+}
+
+// qemuImg runs qemu-img on volumes of our own making.
+func (d *driver) qemuImg(ctx context.Context, arguments ...string) error {
+	cmd := exec.CommandContext(ctx, d.QEMUImg, arguments...)
+	cmd.Env = environment()
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		words := printable(output.Bytes()[:min(output.Len(), 1000)])
+		return fmt.Errorf("qemu-img %s: %w: %s", strings.Join(arguments, " "), err, words)
+	}
+	return nil
+}
+
+// volumeSize is a volume's size in bytes, from its qcow2 header (compute.ImageSize shows it); also while QEMU runs with it.
+func volumeSize(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	header := make([]byte, 32)
+	if _, err := f.ReadAt(header, 0); err != nil {
+		return 0, fmt.Errorf("volume %s: header: %w", path, err)
+	}
+	size := binary.BigEndian.Uint64(header[24:])
+	if string(header[:4]) != "QFI\xfb" || size > uint64(compute.MaxVolumeGiB*compute.GiB) {
+		return 0, fmt.Errorf("volume %s: no qcow2 header of a volume of ours", path)
+	}
+	return int64(size), nil
+}
