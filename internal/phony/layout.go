@@ -56,8 +56,8 @@ func (m *Machine) settle() error {
 		return err
 	}
 	for _, f := range m.files {
-		if m.Partition(f.partition) == nil {
-			return fmt.Errorf("file %s: no partition %s", f.path, f.partition)
+		if p := m.Partition(f.partition); p == nil || p.FileSystem == "none" {
+			return fmt.Errorf("file %s: no partition %s with a file system", f.path, f.partition)
 		}
 	}
 	rids := map[uint32]string{}
@@ -180,7 +180,7 @@ func (m *Machine) mountDevices(k *registry.Node) {
 	letter := 'C'
 	for i := range m.Partitions {
 		p := &m.Partitions[i]
-		if p.FileSystem == "none" || p.Name == "boot" {
+		if p.FileSystem != "ntfs" && p.FileSystem != "bitlocker" || p.Name == "boot" {
 			continue
 		}
 		name := `\DosDevices\` + string(letter) + ":"
@@ -234,6 +234,9 @@ func (m *Machine) WriteRaw(ctx context.Context, path string) (err error) {
 		switch p.FileSystem {
 		case "ntfs":
 			err = m.writeNTFS(ctx, f, p, trees[p.Name], scratch)
+		case "fat":
+			id := m.identify("volume " + p.Name)
+			err = writeFAT(f, p.Start, p.Length, p.Label, le.Uint32(id[:]), trees[p.Name], m.Installed.UTC())
 		case "bitlocker":
 			err = m.writeBitLocker(f, p)
 		}
@@ -298,8 +301,8 @@ func (m *Machine) trees() (map[string]*node, error) {
 		default:
 			return nil, fmt.Errorf("registry: no hive %s", h.Name)
 		}
-		if trees[partition] == nil {
-			return nil, fmt.Errorf("hive %s: no partition %s", h.Name, partition)
+		if p := m.Partition(partition); p == nil || p.FileSystem == "none" {
+			return nil, fmt.Errorf("hive %s: no partition %s with a file system", h.Name, partition)
 		}
 		data, err := registry.Build(h, registry.BuildOptions{LastWrite: m.Installed, FileName: `\` + strings.ReplaceAll(path, "/", `\`)})
 		if err != nil {

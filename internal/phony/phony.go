@@ -62,7 +62,7 @@ type Partition struct {
 	// Type is an MBR type (0x07) or, on a GPT, the type's GUID in upper case.
 	Type   string
 	Active bool // MBR: status 0x80
-	// FileSystem is "ntfs", "bitlocker" or "none".
+	// FileSystem is "ntfs", "fat" (FAT32), "bitlocker" (whose files are lost in it) or "none".
 	FileSystem string
 	Label      string
 	Dirty      bool // NTFS: not taken off cleanly

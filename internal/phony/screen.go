@@ -1,5 +1,11 @@
 package phony
 
+import (
+	"fmt"
+	"image"
+	"slices"
+)
+
 // The boot code of a phony machine: a loader in the master boot record (440 bytes at most) reads the screen program from
 // the sectors behind the partition table into memory and jumps to it. The program sets VGA mode 12h (640 x 480, 16 colours,
 // four planes), draws a desktop that says what it is, echoes typed keys, and switches the machine off when the power
@@ -376,11 +382,43 @@ func powerCode(a *assembler) {
 	a.op(0xC3)                               // ret
 }
 
-// bootCode writes loader and program onto the beginning of a disk: code is the loader, program fills screenSectors.
-func bootCode() (code, program []byte, err error) {
-	if code, err = bootLoader(); err != nil {
+// bootCode is the loader, and the program for screenSectors.
+func bootCode() (loader, program []byte, err error) {
+	if loader, err = bootLoader(); err != nil {
 		return nil, nil, err
 	}
 	program, err = screenProgram()
-	return code, program, err
+	return loader, program, err
+}
+
+// TypingArea is where on the screen typed keys are shown, in pixels: the cells are 8 wide and 16 high.
+var TypingArea = image.Rect(typeLeft*8, typeTop*16, typeRight*8, typeBottom*16)
+
+// CheckScreen tells whether a picture is that of a phony machine that has started, whatever has been typed: it must have
+// 640 x 480 pixels, and every rectangle of the desktop that nothing covers must show its colour. It is what tests of
+// drivers and of the gateway look for.
+func CheckScreen(picture image.Image) error {
+	if size := picture.Bounds().Size(); size != image.Pt(640, 480) {
+		return fmt.Errorf("the screen has %d x %d pixels, not 640 x 480", size.X, size.Y)
+	}
+	list := desktop()
+	for i, r := range list {
+		at := image.Rect(r.x*8, r.y, (r.x+r.width)*8, r.y+r.height)
+		p := image.Pt(at.Max.X-4, at.Max.Y-2)
+		covered := p.In(TypingArea) || slices.ContainsFunc(list[i+1:], func(o rectangle) bool {
+			return p.In(image.Rect(o.x*8, o.y, (o.x+o.width)*8, o.y+o.height))
+		})
+		if covered || r.colour == colourBar {
+			continue // the bar has text in its corner
+		}
+		c := palette[r.colour]
+		red, green, blue, _ := picture.At(p.X+picture.Bounds().Min.X, p.Y+picture.Bounds().Min.Y).RGBA()
+		const tolerance = 12 // of 255: displays widen six bits to eight in more than one way
+		for j, got := range []uint32{red >> 8, green >> 8, blue >> 8} {
+			if want := int(c[j]) * 255 / 63; int(got)-want > tolerance || want-int(got) > tolerance {
+				return fmt.Errorf("pixel %d,%d is #%02x%02x%02x, not the desktop's colour %d", p.X, p.Y, red>>8, green>>8, blue>>8, r.colour)
+			}
+		}
+	}
+	return nil
 }

@@ -113,7 +113,7 @@ func (m *Machine) applyPartition(name, text string, removed bool) error {
 			p.Label = arg
 		case "active":
 			p.Active = true
-		case "ntfs", "bitlocker":
+		case "ntfs", "fat", "bitlocker":
 			p.FileSystem = w
 		case "dirty":
 			p.Dirty = true
@@ -123,6 +123,9 @@ func (m *Machine) applyPartition(name, text string, removed bool) error {
 		if err != nil {
 			return fmt.Errorf("partition %s: %w", name, err)
 		}
+	}
+	if p.Dirty && p.FileSystem != "ntfs" {
+		return fmt.Errorf("partition %s: only an ntfs volume can be dirty", name)
 	}
 	if at < 0 {
 		m.Partitions = append(m.Partitions, p)
