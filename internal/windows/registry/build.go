@@ -251,7 +251,7 @@ func (b *builder) values(n *Node, key uint32, path string) error {
 	seen := make(map[string]bool, len(n.Values))
 	var longestName, longestData int
 	for i, v := range n.Values {
-		folded := string(utf16.Decode(upcaseUnits(v.Name)))
+		folded := foldName(v.Name)
 		if err := checkValueName(v.Name); err != nil {
 			return fmt.Errorf("key %q, value %.80q: %w", path, v.Name, err)
 		}

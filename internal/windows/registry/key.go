@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"berth/internal/windows"
@@ -66,6 +67,9 @@ func (h *Hive) key(off, parent uint32, depth int) (*key, error) {
 		return nil, err
 	}
 	k.rawName = raw
+	if k.flags&keyCompressed == 0 && n%2 != 0 || strings.ContainsRune(k.Name(), '\\') {
+		return nil, h.damage("key %#x: the name % x", off, raw)
+	}
 	return k, nil
 }
 
@@ -82,9 +86,6 @@ func (k *key) Subkeys() ([]string, error) {
 		offs = append(offs, off)
 		return true, nil
 	})
-	if k.h.duplicates(offs) {
-		return nil, fmt.Errorf("key %q: %w", k.Name(), k.h.damage("key %#x: lists a subkey twice", k.off))
-	}
 	names := make([]string, 0, len(offs))
 	var size int64
 	bad := 0
@@ -104,10 +105,33 @@ func (k *key) Subkeys() ([]string, error) {
 		}
 		names = append(names, c.Name())
 	}
+	all := len(names)
+	if names = distinct(names); len(names) < all {
+		lost = cmpErr(lost, k.h.damage("key %#x: two subkeys of one name", k.off))
+	}
 	if lost != nil {
 		return names, fmt.Errorf("key %q: subkeys: %w", k.Name(), lost)
 	}
 	return names, nil
+}
+
+// distinct drops names that occurred before: who opens all that are listed would open the first of them again and again, and all that is
+// below it. Windows keeps names in order, so there is rarely anything to look for.
+func distinct(names []string) []string {
+	ascending := true
+	for i := 1; i < len(names) && ascending; i++ {
+		ascending = compareNames(names[i-1], names[i]) < 0
+	}
+	if ascending {
+		return names
+	}
+	seen := make(map[string]bool, len(names))
+	return slices.DeleteFunc(names, func(name string) bool {
+		folded := foldName(name)
+		again := seen[folded]
+		seen[folded] = true
+		return again
+	})
 }
 
 // Open opens the key at a path below k.
@@ -268,11 +292,4 @@ func (h *Hive) list(off uint32) (kind string, entries []byte, err error) {
 	}
 	entries, err = c.read(4, step*int64(le.Uint16(b[2:])), "list of keys")
 	return kind, entries, err
-}
-
-// duplicates reports whether an offset occurs twice.
-func (h *Hive) duplicates(offs []uint32) bool {
-	sorted := slices.Clone(offs)
-	slices.Sort(sorted)
-	return len(slices.Compact(sorted)) != len(offs)
 }

@@ -78,7 +78,7 @@ func Parse(text string) (*Node, error) {
 			at = root.Make(path)
 			index = make(map[string]int, len(at.Values))
 			for i, v := range at.Values {
-				index[string(utf16.Decode(upcaseUnits(v.Name)))] = i
+				index[foldName(v.Name)] = i
 			}
 		default:
 			v, err := parseValue(line)
@@ -88,7 +88,7 @@ func Parse(text string) (*Node, error) {
 			if at == nil {
 				return nil, fmt.Errorf("line %d: a value before the first [key]", no)
 			}
-			folded := string(utf16.Decode(upcaseUnits(v.Name)))
+			folded := foldName(v.Name)
 			if i, ok := index[folded]; ok {
 				at.Values[i] = v
 				break

@@ -48,15 +48,33 @@ func upcaseUnits(name string) []uint16 {
 	return u
 }
 
+// foldName is a name such that two names are the same exactly if these are equal.
+func foldName(name string) string {
+	if isASCII(name) {
+		return strings.ToUpper(name)
+	}
+	return string(utf16.Decode(upcaseUnits(name)))
+}
+
 // EqualNames reports whether Windows takes two names of keys or values for the same.
 func EqualNames(a, b string) bool {
-	if len(a) == len(b) && strings.EqualFold(a, b) && isASCII(a) && isASCII(b) {
-		return true
-	}
 	if isASCII(a) && isASCII(b) {
-		return false
+		return strings.EqualFold(a, b)
 	}
-	return slices.Equal(upcaseUnits(a), upcaseUnits(b))
+	return foldName(a) == foldName(b)
+}
+
+// compareNames orders names as Windows orders keys.
+func compareNames(a, b string) int {
+	if !isASCII(a) || !isASCII(b) {
+		return slices.Compare(upcaseUnits(a), upcaseUnits(b))
+	}
+	for i := range min(len(a), len(b)) {
+		if x, y := upcase(uint16(a[i])), upcase(uint16(b[i])); x != y {
+			return int(x) - int(y)
+		}
+	}
+	return len(a) - len(b)
 }
 
 func isASCII(s string) bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"berth/internal/windows"
 )
@@ -40,7 +41,7 @@ func (k *key) Values() ([]string, error) {
 		return size <= k.h.limit
 	})
 	switch {
-	case k.h.duplicates(offs):
+	case duplicates(offs):
 		return nil, fmt.Errorf("key %q: %w", k.Name(), k.h.damage("key %#x: lists a value twice", k.off))
 	case size > k.h.limit:
 		lost = cmpErr(lost, k.h.damage("key %#x: the names of its values overlap", k.off))
@@ -146,14 +147,14 @@ func (h *Hive) value(off uint32) (storedValue, error) {
 // data is a copy of a value's data.
 func (h *Hive) data(v storedValue) ([]byte, error) {
 	n := int64(v.size &^ resident)
+	if n == 0 {
+		return nil, nil
+	}
 	if v.size&resident != 0 {
 		if n > 4 {
 			return nil, h.damage("value %#x: %d bytes in place of its offset", v.off, n)
 		}
 		return le.AppendUint32(nil, v.data)[:n], nil
-	}
-	if n == 0 {
-		return nil, nil
 	}
 	if n > maxValue || n > h.limit {
 		return nil, h.damage("value %#x: %d bytes of data in a hive of %#x", v.off, n, h.limit)
@@ -202,6 +203,13 @@ func (h *Hive) longData(c cell, n int64) ([]byte, error) {
 		out = append(out, part...)
 	}
 	return out, nil
+}
+
+// duplicates reports whether an offset occurs twice.
+func duplicates(offs []uint32) bool {
+	sorted := slices.Clone(offs)
+	slices.Sort(sorted)
+	return len(slices.Compact(sorted)) != len(offs)
 }
 
 // SZ is the text of a string (REG_SZ, REG_EXPAND_SZ as stored), up to its first NUL.
