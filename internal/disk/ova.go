@@ -22,7 +22,7 @@ const (
 	// maxDisks bounds the disks of a machine: VMware's limit is 256 (4 controllers of 64).
 	maxDisks = 256
 	// ovfLimit is the largest OVF descriptor or manifest that is read, in bytes. Real ones have 5 to 50 KB.
-	ovfLimit = 4 << 20
+	ovfLimit = 1 << 20
 )
 
 // member is a file in an OVA.

@@ -81,14 +81,14 @@ const (
 // parseOVF reads the descriptor, which begins at byte at of f.
 func parseOVF(f *file, text []byte, at int64) (*ovf, error) {
 	var x ovfXML
-	dec := xml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))))
-	dec.CharsetReader = func(charset string, r io.Reader) (io.Reader, error) {
+	raw := xml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))))
+	raw.CharsetReader = func(charset string, r io.Reader) (io.Reader, error) {
 		if strings.EqualFold(charset, "us-ascii") || strings.EqualFold(charset, "ascii") {
 			return r, nil
 		}
 		return nil, fmt.Errorf("encoding %.40q: only UTF-8 is read", charset)
 	}
-	if err := dec.Decode(&x); err != nil {
+	if err := xml.NewTokenDecoder(&shallow{raw: raw}).Decode(&x); err != nil {
 		var syntax *xml.SyntaxError
 		if errors.As(err, &syntax) {
 			return nil, f.refuse(Damaged, "OVF descriptor", at, "line %d: %s", syntax.Line, syntax.Msg)
@@ -221,6 +221,28 @@ func parseOVF(f *file, text []byte, at int64) (*ovf, error) {
 		return nil, bad(Damaged, "OVF DiskSection", "%d disks, at most %d are read", len(o.disks), maxDisks)
 	}
 	return o, nil
+}
+
+// ovfDepth bounds how deep the elements of an OVF are nested. Real ones go 6 deep.
+const ovfDepth = 64
+
+// shallow gives a decoder the tokens of raw, until they are nested too deep.
+type shallow struct {
+	raw   *xml.Decoder
+	depth int
+}
+
+func (s *shallow) Token() (xml.Token, error) {
+	token, err := s.raw.RawToken()
+	switch token.(type) {
+	case xml.StartElement:
+		if s.depth++; s.depth > ovfDepth {
+			return nil, fmt.Errorf("elements are nested more than %d deep", ovfDepth)
+		}
+	case xml.EndElement:
+		s.depth--
+	}
+	return token, err
 }
 
 // firmware puts the words of VMware ("bios", "efi") and VirtualBox ("BIOS", "EFI", "EFI64") into ours.
