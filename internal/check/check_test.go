@@ -161,6 +161,10 @@ var cases = []testCase{
 	{"Microsoft 365 and stand-alone in 2026", reg(`[` + unins + `\{90160000-0011-0000-1000-0000000ff1ce}]` + "\n" + `"DisplayName"="Visio"` + "\n" + microsoft365), Options{Profile: "2026", Office: true}, "OfficeInstalled", Fail, "Visio"},
 	{"programs unread", broken(wow), Options{}, "OfficeInstalled", Unknown, "bad cell"},
 	{"32-bit programs missing", gone(`SOFTWARE\WOW6432Node`), Options{}, "OfficeInstalled", Unknown, "missing"},
+	{"32-bit Windows has one list", func(t *testing.T, m *memory) {
+		m.merge(t, `[SYSTEM\ControlSet001\Control\Session Manager\Environment]`+"\n"+`"PROCESSOR_ARCHITECTURE"="x86"`)
+		m.remove(`SOFTWARE\WOW6432Node`)
+	}, Options{}, "OfficeInstalled", Pass, "one list"},
 	{"Office seen, 32-bit programs unread", func(t *testing.T, m *memory) {
 		m.merge(t, `[`+unins+`\{90160000-0011-0000-1000-0000000FF1CE}]`)
 		broken(wow)(t, m)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"strconv"
 	"strings"
 
@@ -26,161 +25,17 @@ const (
 // Collect reads the facts. It never fails as a whole: what cannot be read is a fact that is not known, with the reason.
 // A value that is surely absent means what Windows takes its absence for; a key that every Windows has and this one has not
 // leaves its facts unknown, as does a hive that is stale, and absence in a hive that is damaged. When ctx ends, what was not
-// read yet is not known.
+// read yet stays unknown.
 func Collect(ctx context.Context, sys windows.System) *Facts {
-	r := &reader{ctx: ctx, sys: sys}
+	r := &reader{sys: sys}
 	f := &Facts{}
-	r.identity(f)
-	r.software(f)
-	r.account(f)
-	r.settings(f)
-	r.network(f)
-	r.machine(f)
-	return f
-}
-
-// reader asks one System.
-type reader struct {
-	ctx context.Context
-	sys windows.System
-	// controlSet is what people see instead of "CurrentControlSet".
-	controlSet string
-}
-
-// currentControlSet begins the paths that follow Select\Current; see [windows.System].
-const currentControlSet = `CurrentControlSet`
-
-// errNoKey: a key that every Windows has is not there.
-var errNoKey = errors.New("the key, which every Windows has, is missing")
-
-// shown is a key's path for people.
-func (r *reader) shown(h windows.Hive, p string) string {
-	if rest, ok := strings.CutPrefix(p, currentControlSet+`\`); ok && h == windows.SystemHive && r.controlSet != "" {
-		p = r.controlSet + `\` + rest
-	}
-	return string(h) + `\` + printable(p)
-}
-
-// usable says whether facts may be read from a hive at all.
-func (r *reader) usable(h windows.Hive) error {
-	if err := r.ctx.Err(); err != nil {
-		return fmt.Errorf("the reading was stopped: %w", err)
-	}
-	st := r.sys.Hive(h)
-	if st.Err != nil && !errors.Is(st.Err, fs.ErrNotExist) {
-		return fmt.Errorf("the %s hive cannot be read: %w", h, st.Err)
-	}
-	if st.Err != nil { // not wrapped: a hive that is not there is no proof that its values are not set
-		return fmt.Errorf("the %s hive is missing", h)
-	}
-	if st.Stale {
-		why := st.Why
-		if why == "" {
-			why = "it was not closed cleanly and its logs cannot be used"
+	for _, read := range []func(*Facts){r.identity, r.software, r.account, r.settings, r.network, r.machine} {
+		if ctx.Err() != nil {
+			break
 		}
-		return fmt.Errorf("the %s hive is out of date: %s", h, printable(why))
+		read(f)
 	}
-	return nil
-}
-
-// absence turns "surely absent" into an ordinary error where it is not that sure.
-func (r *reader) absence(h windows.Hive, err error) error {
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if st := r.sys.Hive(h); st.Damaged != "" {
-		return fmt.Errorf("it was not found, but the %s hive is damaged: %s", h, printable(st.Damaged))
-	}
-	return err
-}
-
-// open opens a key. fs.ErrNotExist means surely absent.
-func (r *reader) open(h windows.Hive, p string) (windows.Key, error) {
-	if err := r.usable(h); err != nil {
-		return nil, err
-	}
-	k, err := r.sys.Open(h, p)
-	if err != nil {
-		return nil, r.absence(h, err)
-	}
-	return k, nil
-}
-
-// why is an error as a fact's reason, safe to show.
-func why(err error) string {
-	if errors.Is(err, errNoKey) {
-		return errNoKey.Error()
-	}
-	return printable(err.Error())
-}
-
-// subkeys lists the subkeys of a key that every Windows has, limit at most.
-func (r *reader) subkeys(h windows.Hive, p string, limit int) (windows.Key, []string, error) {
-	k, err := r.open(h, p)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, errNoKey
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	names, err := k.Subkeys()
-	if err != nil {
-		return nil, nil, fmt.Errorf("its subkeys cannot be listed: %w", err)
-	}
-	if len(names) > limit {
-		return nil, nil, fmt.Errorf("it has %d subkeys, more than the %d that are read", len(names), limit)
-	}
-	// A list that lost entries proves nothing by what it does not hold.
-	if st := r.sys.Hive(h); st.Damaged != "" {
-		return k, names, fmt.Errorf("the %s hive is damaged, so entries may be lost: %s", h, printable(st.Damaged))
-	}
-	return k, names, nil
-}
-
-// need says what a missing key or value means.
-type need int
-
-const (
-	// always: every Windows has the value, so that its absence tells nothing.
-	always need = iota
-	// keyAlways: every Windows has the key; without the value the default holds.
-	keyAlways
-	// optional: without the key or the value the default holds.
-	optional
-)
-
-// value reads one value.
-func value[T any](r *reader, h windows.Hive, key, name string, n need, absent T, decode func(windows.Value) (T, string, error)) Known[T] {
-	at := r.shown(h, key) + `\` + name
-	k, err := r.open(h, key)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && n == optional:
-		return read(absent, at+" is absent")
-	case errors.Is(err, fs.ErrNotExist):
-		return unread[T](r.shown(h, key), errNoKey.Error())
-	case err != nil:
-		return unread[T](at, why(err))
-	}
-	return valueOf(r, h, k, at, name, n, absent, decode)
-}
-
-// valueOf reads one value of an open key.
-func valueOf[T any](r *reader, h windows.Hive, k windows.Key, at, name string, n need, absent T, decode func(windows.Value) (T, string, error)) Known[T] {
-	v, err := k.Value(name)
-	err = r.absence(h, err)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && n == always:
-		return unread[T](at, "the value, which every Windows has, is missing")
-	case errors.Is(err, fs.ErrNotExist):
-		return read(absent, at+" is absent")
-	case err != nil:
-		return unread[T](at, why(err))
-	}
-	got, shown, err := decode(v)
-	if err != nil {
-		return unread[T](at, why(err))
-	}
-	return read(got, fmt.Sprintf("%s = %s (%s)", at, shown, typeName(v.Type)))
+	return f
 }
 
 const currentVersion = `Microsoft\Windows NT\CurrentVersion`
@@ -318,6 +173,9 @@ func (r *reader) software(f *Facts) {
 	f.PowerShellVersion = r.powerShell()
 	f.Programs = r.programs(uninstall)
 	f.Programs32 = r.programs(`WOW6432Node\` + uninstall)
+	if f.Architecture.OK() && strings.EqualFold(f.Architecture.Value, "x86") {
+		f.Programs32 = read([]Program(nil), "a 32-bit Windows has one list of programs")
+	}
 	f.OfficeClickToRun = value(r, windows.Software, `Microsoft\Office\ClickToRun\Configuration`, "ProductReleaseIds", optional, nil,
 		func(v windows.Value) ([]string, string, error) {
 			s, shown, err := text(v)
@@ -479,200 +337,4 @@ func switchText(v windows.Value) (bool, string, error) {
 	}
 	s = strings.TrimSpace(s)
 	return s != "" && strings.Trim(s, "0") != "", shown, nil
-}
-
-const (
-	interfaces = currentControlSet + `\Services\Tcpip\Parameters\Interfaces`
-	// netClass is the device class of network adapters (GUID_DEVCLASS_NET, devguid.h).
-	netClass = `{4D36E972-E325-11CE-BFC1-08002BE10318}`
-)
-
-// network reads the configuration of every interface that TCP/IP knows.
-func (r *reader) network(f *Facts) {
-	at := r.shown(windows.SystemHive, interfaces)
-	k, ids, err := r.subkeys(windows.SystemHive, interfaces, maxAdapters)
-	if err != nil {
-		f.Adapters = unread[[]Adapter](at, why(err))
-		return
-	}
-	drivers, err := r.drivers()
-	if err != nil {
-		f.Adapters = unread[[]Adapter](r.shown(windows.SystemHive, currentControlSet+`\Control\Class\`+netClass), why(err))
-		return
-	}
-	list := make([]Adapter, 0, len(ids))
-	for _, id := range ids {
-		here := at + `\` + printable(id)
-		sub, err := k.Open(id)
-		if err != nil {
-			f.Adapters = unread[[]Adapter](here, why(err))
-			return
-		}
-		dhcp := valueOf(r, windows.SystemHive, sub, here+`\EnableDHCP`, "EnableDHCP", keyAlways, false, boolean)
-		addresses := valueOf(r, windows.SystemHive, sub, here+`\IPAddress`, "IPAddress", keyAlways, nil, texts)
-		for _, k := range []fact{dhcp, addresses} {
-			if ok, from, why := k.state(); !ok {
-				f.Adapters = unread[[]Adapter](from, why)
-				return
-			}
-		}
-		a := Adapter{ID: id, DHCP: dhcp.Value, From: dhcp.From + "; " + addresses.From}
-		for _, address := range addresses.Value {
-			if address != "0.0.0.0" {
-				a.Addresses = append(a.Addresses, address)
-			}
-		}
-		a.Name, a.Installed = drivers[strings.ToUpper(id)]
-		connection := value(r, windows.SystemHive, currentControlSet+`\Control\Network\`+netClass+`\`+id+`\Connection`, "Name", optional, "", text)
-		if connection.OK() && connection.Value != "" {
-			a.Name = connection.Value
-		}
-		list = append(list, a)
-	}
-	f.Adapters = read(list, fmt.Sprintf("interfaces in %s: %d", at, len(list)))
-}
-
-// drivers maps the interface GUID, in upper case, of every registered network device to the driver's description.
-func (r *reader) drivers() (map[string]string, error) {
-	k, names, err := r.subkeys(windows.SystemHive, currentControlSet+`\Control\Class\`+netClass, maxAdapters)
-	if err != nil {
-		return nil, err
-	}
-	drivers := map[string]string{}
-	for _, name := range names {
-		if _, err := strconv.ParseUint(name, 10, 16); err != nil || len(name) != 4 {
-			continue // "Configuration" and "Properties", which not everybody may open
-		}
-		sub, err := k.Open(name)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		id := valueOf(r, windows.SystemHive, sub, name+`\NetCfgInstanceId`, "NetCfgInstanceId", keyAlways, "", text)
-		if !id.OK() {
-			return nil, fmt.Errorf("%s: %s", id.From, id.Why)
-		}
-		desc := valueOf(r, windows.SystemHive, sub, name, "DriverDesc", keyAlways, "", text)
-		drivers[strings.ToUpper(id.Value)] = desc.Value
-	}
-	return drivers, nil
-}
-
-// machine reads disks, partitions and volumes.
-func (r *reader) machine(f *Facts) {
-	m := r.sys.Machine()
-	switch m.Firmware {
-	case "bios", "uefi":
-		f.Firmware = read(m.Firmware, "the machine boots by "+m.Firmware)
-	default:
-		f.Firmware = unread[string]("the firmware", "nothing on the disk says whether the machine boots by BIOS or UEFI")
-	}
-	f.Installations = unread[int]("the disks", "the installations of Windows on them were not counted")
-	if m.Installations > 0 {
-		f.Installations = read(m.Installations, fmt.Sprintf("installations of Windows on the disks: %d", m.Installations))
-	}
-	f.Disks = disks(m.Disks)
-	f.SystemDisk, f.SystemVolume = systemVolume(m.Disks)
-	f.Reclaimable = r.reclaimable()
-}
-
-func disks(list []windows.Disk) Known[[]windows.Disk] {
-	if len(list) == 0 {
-		return unread[[]windows.Disk]("the disks", "the machine's disks are not known")
-	}
-	var lines []string
-	for i, d := range list {
-		if d.Scheme == windows.NoTable {
-			return unread[[]windows.Disk](diskName(i, d), "it has no partition table that is understood")
-		}
-		line := fmt.Sprintf("%s: %s, %s", diskName(i, d), gib(d.SizeBytes), d.Scheme)
-		for _, p := range d.Partitions {
-			line += "; " + partitionLine(p)
-		}
-		lines = append(lines, line)
-	}
-	return read(list, clip(strings.Join(lines, ". ")))
-}
-
-func diskName(i int, d windows.Disk) string {
-	if d.Name == "" {
-		return fmt.Sprintf("disk %d", i)
-	}
-	return fmt.Sprintf("disk %d (%s)", i, printable(d.Name))
-}
-
-func partitionLine(p windows.Partition) string {
-	line := fmt.Sprintf("partition %d %s", p.Number, gib(p.Length))
-	for _, word := range []string{string(p.Role), p.FileSystem} {
-		if word != "" {
-			line += " " + printable(word)
-		}
-	}
-	if p.Bootable {
-		line += " bootable"
-	}
-	return line
-}
-
-// systemVolume finds the partition that holds the Windows asked; there must be exactly one.
-func systemVolume(list []windows.Disk) (Known[int64], Known[windows.Volume]) {
-	var disk *windows.Disk
-	var part *windows.Partition
-	var at string
-	for i := range list {
-		for j := range list[i].Partitions {
-			if list[i].Partitions[j].Role != windows.RoleSystem {
-				continue
-			}
-			if part != nil {
-				const why = "more than one partition is marked as the one that holds Windows"
-				return unread[int64]("the disks", why), unread[windows.Volume]("the disks", why)
-			}
-			disk, part = &list[i], &list[i].Partitions[j]
-			at = diskName(i, *disk)
-		}
-	}
-	if part == nil {
-		const why = "no partition is known to hold Windows"
-		return unread[int64]("the disks", why), unread[windows.Volume]("the disks", why)
-	}
-	size := unread[int64](at, "its size is not known")
-	if disk.SizeBytes > 0 {
-		size = read(disk.SizeBytes, fmt.Sprintf("%s has %s (%d bytes)", at, gib(disk.SizeBytes), disk.SizeBytes))
-	}
-	at += fmt.Sprintf(", partition %d", part.Number)
-	switch {
-	case part.Err != nil:
-		return size, unread[windows.Volume](at, why(part.Err))
-	case part.Volume == nil || part.Volume.SizeBytes <= 0:
-		return size, unread[windows.Volume](at, "its file system could not be read")
-	}
-	v := *part.Volume
-	if v.FreeBytes < 0 || v.FreeBytes > v.SizeBytes {
-		return size, unread[windows.Volume](at, fmt.Sprintf("%d bytes are said to be free of %d", v.FreeBytes, v.SizeBytes))
-	}
-	return size, read(v, fmt.Sprintf("%s (C:): %s of %s free (%d of %d bytes)", at, gib(v.FreeBytes), gib(v.SizeBytes), v.FreeBytes, v.SizeBytes))
-}
-
-// reclaimable finds the big files that Windows makes again by itself or that can be switched off.
-func (r *reader) reclaimable() Known[[]File] {
-	var found []File
-	var lines []string
-	for _, name := range []string{"hiberfil.sys", "pagefile.sys", "swapfile.sys"} {
-		if r.ctx.Err() != nil {
-			return unread[[]File]("C:/", "the reading was stopped")
-		}
-		info, err := fs.Stat(r.sys.Files(), name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return unread[[]File](path.Join("C:/", name), why(err))
-		}
-		found = append(found, File{Name: name, Bytes: info.Size()})
-		lines = append(lines, fmt.Sprintf("C:/%s takes %s", name, gib(info.Size())))
-	}
-	if len(found) == 0 {
-		return read(found, "C:/ has no hiberfil.sys, pagefile.sys or swapfile.sys")
-	}
-	return read(found, strings.Join(lines, ", "))
 }

@@ -1,0 +1,128 @@
+package check
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"berth/internal/windows"
+)
+
+// machine reads disks, partitions and volumes.
+func (r *reader) machine(f *Facts) {
+	m := r.sys.Machine()
+	switch m.Firmware {
+	case "bios", "uefi":
+		f.Firmware = read(m.Firmware, "the machine boots by "+m.Firmware)
+	default:
+		f.Firmware = unread[string]("the firmware", "nothing on the disk says whether the machine boots by BIOS or UEFI")
+	}
+	f.Installations = unread[int]("the disks", "the installations of Windows on them were not counted")
+	if m.Installations > 0 {
+		f.Installations = read(m.Installations, fmt.Sprintf("installations of Windows on the disks: %d", m.Installations))
+	}
+	f.Disks = disks(m.Disks)
+	f.SystemDisk, f.SystemVolume = systemVolume(m.Disks)
+	f.Reclaimable = r.reclaimable()
+}
+
+func disks(list []windows.Disk) Known[[]windows.Disk] {
+	if len(list) == 0 {
+		return unread[[]windows.Disk]("the disks", "the machine's disks are not known")
+	}
+	var lines []string
+	for i, d := range list {
+		if d.Scheme == windows.NoTable {
+			return unread[[]windows.Disk](diskName(i, d), "it has no partition table that is understood")
+		}
+		line := fmt.Sprintf("%s: %s, %s", diskName(i, d), gib(d.SizeBytes), d.Scheme)
+		for _, p := range d.Partitions {
+			line += "; " + partitionLine(p)
+		}
+		lines = append(lines, line)
+	}
+	return read(list, clip(strings.Join(lines, ". ")))
+}
+
+func diskName(i int, d windows.Disk) string {
+	if d.Name == "" {
+		return fmt.Sprintf("disk %d", i)
+	}
+	return fmt.Sprintf("disk %d (%s)", i, printable(d.Name))
+}
+
+func partitionLine(p windows.Partition) string {
+	line := fmt.Sprintf("partition %d %s", p.Number, gib(p.Length))
+	for _, word := range []string{string(p.Role), p.FileSystem} {
+		if word != "" {
+			line += " " + printable(word)
+		}
+	}
+	if p.Bootable {
+		line += " bootable"
+	}
+	return line
+}
+
+// systemVolume finds the partition that holds the Windows asked; there must be exactly one.
+func systemVolume(list []windows.Disk) (Known[int64], Known[windows.Volume]) {
+	var disk *windows.Disk
+	var part *windows.Partition
+	var at string
+	for i := range list {
+		for j := range list[i].Partitions {
+			if list[i].Partitions[j].Role != windows.RoleSystem {
+				continue
+			}
+			if part != nil {
+				const why = "more than one partition is marked as the one that holds Windows"
+				return unread[int64]("the disks", why), unread[windows.Volume]("the disks", why)
+			}
+			disk, part = &list[i], &list[i].Partitions[j]
+			at = diskName(i, *disk)
+		}
+	}
+	if part == nil {
+		const why = "no partition is known to hold Windows"
+		return unread[int64]("the disks", why), unread[windows.Volume]("the disks", why)
+	}
+	size := unread[int64](at, "its size is not known")
+	if disk.SizeBytes > 0 {
+		size = read(disk.SizeBytes, fmt.Sprintf("%s has %s (%d bytes)", at, gib(disk.SizeBytes), disk.SizeBytes))
+	}
+	at += fmt.Sprintf(", partition %d", part.Number)
+	switch {
+	case part.Err != nil:
+		return size, unread[windows.Volume](at, why(part.Err))
+	case part.Volume == nil || part.Volume.SizeBytes <= 0:
+		return size, unread[windows.Volume](at, "its file system could not be read")
+	}
+	v := *part.Volume
+	if v.FreeBytes < 0 || v.FreeBytes > v.SizeBytes {
+		return size, unread[windows.Volume](at, fmt.Sprintf("%d bytes are said to be free of %d", v.FreeBytes, v.SizeBytes))
+	}
+	return size, read(v, fmt.Sprintf("%s (C:): %s of %s free (%d of %d bytes)", at, gib(v.FreeBytes), gib(v.SizeBytes), v.FreeBytes, v.SizeBytes))
+}
+
+// reclaimable finds the big files that Windows makes again by itself or that can be switched off.
+func (r *reader) reclaimable() Known[[]File] {
+	var found []File
+	var lines []string
+	for _, name := range []string{"hiberfil.sys", "pagefile.sys", "swapfile.sys"} {
+		info, err := fs.Stat(r.sys.Files(), name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return unread[[]File](path.Join("C:/", name), why(err))
+		}
+		found = append(found, File{Name: name, Bytes: info.Size()})
+		lines = append(lines, fmt.Sprintf("C:/%s takes %s", name, gib(info.Size())))
+	}
+	if len(found) == 0 {
+		return read(found, "C:/ has no hiberfil.sys, pagefile.sys or swapfile.sys")
+	}
+	return read(found, strings.Join(lines, ", "))
+}
