@@ -39,9 +39,9 @@ const (
 
 // Info is what a Source says of an object.
 type Info struct {
-	Size     int64     // bytes
-	ETag     string    // without quotes: the MD5 in hex, or for a multipart upload the MD5 of the parts' MD5s, "-", and their number
-	Modified time.Time // UTC
+	Size     int64     `json:"size"`     // bytes
+	ETag     string    `json:"etag"`     // without quotes: the MD5 in hex, or for a multipart upload the MD5 of the parts' MD5s, "-", and their number
+	Modified time.Time `json:"modified"` // UTC
 }
 
 // Source is a place that disk images are imported from.

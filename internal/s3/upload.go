@@ -356,11 +356,13 @@ func (u *upload) choose(list []completed) ([]part, error) {
 	if len(list) == 0 || len(list) > MaxParts {
 		return nil, ErrMalformedXML
 	}
-	parts := make([]part, 0, len(list))
-	for i, l := range list {
-		if i > 0 && l.number <= list[i-1].number {
+	for i, l := range list[1:] {
+		if l.number <= list[i].number {
 			return nil, ErrInvalidPartOrder
 		}
+	}
+	parts := make([]part, 0, len(list))
+	for i, l := range list {
 		p, ok := u.parts[l.number]
 		if !ok || !sameETag(l.etag, p.ETag) {
 			return nil, ErrInvalidPart.about(strconv.Itoa(l.number))
