@@ -112,7 +112,7 @@ func (rec *record) index() (*dirIndex, error) {
 		return nil, rec.corrupt(-1, "$INDEX_ROOT indexes attribute %#x with collation %d", typ, rule)
 	}
 	d := &dirIndex{rec: rec, root: b[16:], blockBytes: int64(le.Uint32(b[8:]))}
-	if d.blockBytes < fixupStride || d.blockBytes > maxRecordBytes || bits.OnesCount64(uint64(d.blockBytes)) != 1 {
+	if d.blockBytes < fixupStride || d.blockBytes > maxIndexBytes || bits.OnesCount64(uint64(d.blockBytes)) != 1 {
 		return nil, rec.corrupt(-1, "index blocks of %d bytes", d.blockBytes)
 	}
 	// Blocks are counted in clusters, or in units of 512 bytes where a cluster is larger than a block.

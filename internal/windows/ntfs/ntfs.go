@@ -39,10 +39,12 @@ const (
 	fixupStride = 512
 	// maxClusterBytes is the largest cluster that Windows formats (Windows 10 1709 and later).
 	maxClusterBytes = 2 << 20
-	// maxRecordBytes bounds MFT records (1024 or 4096 in practice) and index blocks (4096 in practice).
-	maxRecordBytes = 64 << 10
-	// maxRuns bounds the extents of one stream: 24 MB of memory. A file with more is refused.
-	maxRuns = 1 << 20
+	// maxRecordBytes bounds MFT records: Windows makes them of 1024 bytes, or of 4096 on disks with such sectors.
+	maxRecordBytes = 4096
+	// maxIndexBytes bounds index blocks, which are of 4096 bytes in practice.
+	maxIndexBytes = 64 << 10
+	// maxRuns bounds the extents of one stream: 3 MB of memory. A file with more is refused.
+	maxRuns = 1 << 17
 	// upCaseBytes is the size of $UpCase: one 16-bit character for each of 65536.
 	upCaseBytes = 2 * 65536
 )
@@ -98,7 +100,7 @@ func Open(r io.ReaderAt, size int64) (*Volume, error) {
 //
 //	 0  jump          3  OEM id "NTFS    "   11  bytes per sector   13  sectors per cluster
 //	40  total sectors 48 first MFT cluster   56  first cluster of its mirror
-//	64  clusters per MFT record (negative: log2 of bytes)   68  the same for index blocks   72 serial   510 0x55AA
+//	64  clusters per MFT record (negative: log2 of bytes)   72  serial   510  0x55AA
 func (v *Volume) readBoot(size int64) (int64, error) {
 	if size < 512 {
 		return 0, fmt.Errorf("%w: %d bytes are too few for a boot sector", ErrNotNTFS, size)
@@ -146,15 +148,15 @@ func (v *Volume) readBoot(size int64) (int64, error) {
 		return bad(48, "the MFT begins at cluster %d of %d", mft, v.clusters)
 	}
 	var ok bool
-	if v.recordBytes, ok = v.blockBytes(int8(b[64])); !ok {
+	if v.recordBytes, ok = v.recordSize(int8(b[64])); !ok {
 		return bad(64, "MFT record size %d", int8(b[64]))
 	}
 	v.serial = le.Uint64(b[72:])
 	return int64(mft), nil
 }
 
-// blockBytes decodes the size of an MFT record or index block: clusters, or the negated log2 of bytes.
-func (v *Volume) blockBytes(code int8) (int64, bool) {
+// recordSize decodes the size of an MFT record: clusters, or the negated log2 of bytes.
+func (v *Volume) recordSize(code int8) (int64, bool) {
 	n := int64(code) * v.clusterBytes
 	if code < 0 {
 		if code < -16 {

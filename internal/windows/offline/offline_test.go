@@ -2,7 +2,6 @@ package offline
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -446,6 +445,3 @@ func TestSection(t *testing.T) {
 		t.Error("read before the partition")
 	}
 }
-
-// dword is the data of a REG_DWORD.
-func dword(n uint32) []byte { return binary.LittleEndian.AppendUint32(nil, n) }

@@ -12,8 +12,8 @@ import (
 	"berth/internal/windows/ntfs"
 )
 
-// maxVolumes bounds the volumes that are opened: a GPT has 128 entries, and each volume holds its tables in memory.
-const maxVolumes = 256
+// maxVolumes bounds the volumes that are opened, each of which may need 3 MB of memory. Real machines have a few.
+const maxVolumes = 64
 
 // GPT partition types ("PARTITION_INFORMATION_GPT", winioctl.h).
 const (
