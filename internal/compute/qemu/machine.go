@@ -266,9 +266,9 @@ func (m *machine) hangUp() {
 	}
 }
 
-// command runs one command of the monitor, for at most answerTime.
+// command runs one command of the monitor.
 func (m *machine) command(ctx context.Context, name string, arguments any) (json.RawMessage, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, fmt.Errorf("no answer within %s", answerTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, m.driver.times.answer, fmt.Errorf("no answer within %s", m.driver.times.answer))
 	defer cancel()
 	mon, err := m.connect(ctx)
 	if err != nil {
@@ -481,7 +481,7 @@ func (m *machine) on(ctx context.Context, want compute.Machine) error {
 		d.Log.Info("machine started", "machine", m.id, "pid", p.pid, "boots", r.Boots)
 	}
 	m.setProcess(p)
-	deadline := time.Now().Add(startTime)
+	deadline := time.Now().Add(d.times.start)
 	for {
 		state, err := m.runState(ctx)
 		switch {
@@ -492,7 +492,7 @@ func (m *machine) on(ctx context.Context, want compute.Machine) error {
 		case !p.alive():
 			return errors.New(m.death(p))
 		case time.Now().After(deadline):
-			err = errors.Join(fmt.Errorf("QEMU, process %d, was not ready within %s (state %q)", p.pid, startTime, state), err)
+			err = errors.Join(fmt.Errorf("QEMU, process %d, was not ready within %s (state %q)", p.pid, d.times.start, state), err)
 			return errors.Join(err, m.off(ctx, 0))
 		}
 		select {
@@ -521,11 +521,11 @@ func (m *machine) off(ctx context.Context, grace time.Duration) error {
 	if !off && ctx.Err() == nil {
 		how = "by QEMU"
 		m.command(ctx, "quit", nil) // its answer may be lost with the process
-		off = p.gone(ctx, quitTime)
+		off = p.gone(ctx, m.driver.times.quit)
 	}
 	if !off && ctx.Err() == nil {
 		how = "by killing QEMU"
-		if err := p.kill(ctx); err != nil {
+		if err := p.kill(ctx, m.driver.times.kill); err != nil {
 			return err
 		}
 		off = true

@@ -25,20 +25,28 @@ type process struct {
 	state *os.ProcessState
 }
 
-// pidFileOf is the argument after -pidfile, or "".
+// pidFileOf is the pid file among a process's arguments, or "". Only a command line that begins as arguments makes it counts: one
+// that merely holds such a line, a shell's or a tracer's, is not QEMU's.
 func pidFileOf(cmdline []byte) string {
-	arguments := bytes.Split(cmdline, []byte{0})
-	for i, a := range arguments {
-		if string(a) == "-pidfile" && i+1 < len(arguments) {
-			return string(arguments[i+1])
-		}
+	line := bytes.SplitN(cmdline, []byte{0}, 6)
+	if len(line) < 6 || string(line[1]) != "-name" || !bytes.HasPrefix(line[2], []byte("guest=")) || string(line[3]) != "-pidfile" {
+		return ""
 	}
-	return ""
+	return string(line[4])
 }
 
-// alive says whether the process is there and still the machine's. A process that ended and was not yet waited for has no
-// arguments any more.
+// alive says whether the process is there and still the machine's. One that this driver started is there until it was waited
+// for, whatever its arguments are: for a moment after it was started it has none. One that was found has none when it has ended
+// and nobody has waited for it yet.
 func (p *process) alive() bool {
+	if p.exit != nil {
+		select {
+		case <-p.exit:
+			return false
+		default:
+			return true
+		}
+	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
 	return err == nil && pidFileOf(cmdline) == filepath.Join(p.folder, pidFile)
 }
@@ -70,7 +78,7 @@ func findProcesses(machines string) (map[string]*process, error) {
 
 // kill ends the process at once and waits until it is gone. The process is looked at through a handle (a pidfd) that cannot
 // come to mean another one, so that only a QEMU of ours is ever signalled.
-func (p *process) kill(ctx context.Context) error {
+func (p *process) kill(ctx context.Context, limit time.Duration) error {
 	handle, err := os.FindProcess(p.pid)
 	if err != nil {
 		return err
@@ -82,7 +90,7 @@ func (p *process) kill(ctx context.Context) error {
 	if err := handle.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill QEMU, process %d: %w", p.pid, err)
 	}
-	if !p.gone(ctx, killTime) {
+	if !p.gone(ctx, limit) {
 		return fmt.Errorf("QEMU, process %d, was killed and is still there", p.pid)
 	}
 	return nil

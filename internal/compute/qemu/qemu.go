@@ -56,16 +56,19 @@ type Config struct {
 	GraceTime time.Duration
 }
 
-// Times. The tests' machine answers in milliseconds; these are for a host that is overloaded.
-const (
-	answerTime = 10 * time.Second // for an answer of the monitor
-	startTime  = 60 * time.Second // from QEMU's start to its monitor's greeting
-	quitTime   = 10 * time.Second // from the command to quit, with disks to flush, to the process's end
-	killTime   = 10 * time.Second // from SIGKILL to the process's end
-)
+// times are how long QEMU may take. It needs milliseconds; these are for a host that is overloaded.
+type times struct {
+	answer time.Duration // for an answer of the monitor
+	start  time.Duration // from its start to its guest's
+	quit   time.Duration // from the command to quit, with disks to flush, to the process's end
+	kill   time.Duration // from SIGKILL to the process's end
+}
+
+var patient = times{answer: 10 * time.Second, start: 60 * time.Second, quit: 10 * time.Second, kill: 10 * time.Second}
 
 type driver struct {
 	Config
+	times               times
 	images, machinesDir string
 	lock                *os.File
 	closing             chan struct{} // closed by Close
@@ -136,6 +139,7 @@ func open(c Config) (_ *driver, err error) {
 	}
 	d := &driver{
 		Config:      c,
+		times:       patient,
 		images:      filepath.Join(c.Dir, "images"),
 		machinesDir: filepath.Join(c.Dir, "machines"),
 		closing:     make(chan struct{}),
@@ -191,7 +195,7 @@ var versionPattern = regexp.MustCompile(`version (\d+)\.(\d+)`)
 
 // checkVersion refuses a QEMU before 7.1, in which the screendump command learnt PNG.
 func checkVersion(binary string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	ctx, cancel := context.WithTimeout(context.Background(), patient.start)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, binary, "--version").Output()
 	if err != nil {
@@ -265,7 +269,7 @@ func (d *driver) find() error {
 	}
 	for id, p := range processes {
 		d.Log.Warn("QEMU without a machine is ended", "machine", id, "pid", p.pid)
-		if err := p.kill(context.Background()); err != nil {
+		if err := p.kill(context.Background(), d.times.kill); err != nil {
 			return err
 		}
 	}

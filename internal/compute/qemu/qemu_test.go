@@ -52,7 +52,7 @@ func (h *host) endAll() {
 	}
 	for _, p := range h.processes() {
 		h.t.Errorf("left running: %s, process %d", p.folder, p.pid)
-		if err := p.kill(context.Background()); err != nil {
+		if err := p.kill(context.Background(), patience); err != nil {
 			h.t.Error(err)
 		}
 	}
@@ -137,4 +137,81 @@ func TestContract(t *testing.T) {
 			Patience:  patience,
 		}
 	})
+}
+
+func (h *host) mustOpen() *driver {
+	h.t.Helper()
+	if _, err := h.open(); err != nil {
+		h.t.Fatal(err)
+	}
+	return h.driver
+}
+
+// image makes a sealed image with that guest known as "sealed".
+func (h *host) image(guest string) {
+	h.t.Helper()
+	if err := h.driver.EnsureImage(h.t.Context(), "sealed", sealedImage(h.t, guest)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// machineOf is a small machine, running on its first boot.
+func machineOf(id string) compute.Machine {
+	return compute.Machine{ID: id, Image: "sealed", RootGiB: 1, VCPUs: 1, MemoryMiB: 32, Firmware: compute.BIOS, Running: true, Boots: 1}
+}
+
+// ensure must succeed; the machine is deleted at the test's end.
+func (h *host) ensure(m compute.Machine) compute.Status {
+	h.t.Helper()
+	h.t.Cleanup(func() { h.delete(m.ID) })
+	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+	defer cancel()
+	got, err := h.driver.Ensure(ctx, m)
+	if err != nil {
+		h.t.Fatalf("Ensure(%+v): %v", m, err)
+	}
+	return got
+}
+
+// delete deletes the machine, with a driver opened for it where there is none.
+func (h *host) delete(id string) {
+	h.t.Helper()
+	h.driver.mu.Lock()
+	closed := h.driver.closed
+	h.driver.mu.Unlock()
+	if closed {
+		h.mustOpen()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := h.driver.Delete(ctx, id); err != nil {
+		h.t.Errorf("Delete(%s): %v", id, err)
+	}
+}
+
+func waitForBoots(t testing.TB, h *host, id string, want int) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		got, err := guestBoots(t.Context(), h.driver, id)
+		if err == nil && got == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: the guest has counted %d boots (%v), want %d", id, got, err, want)
+		}
+	}
+}
+
+// waitForStatus waits until the status is as wanted.
+func waitForStatus(t testing.TB, h *host, id string, ok func(compute.Status) bool) compute.Status {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		got, err := h.driver.Status(t.Context(), id)
+		if err == nil && ok(got) {
+			return got
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: Status = %+v, %v", id, got, err)
+		}
+	}
 }

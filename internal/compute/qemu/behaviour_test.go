@@ -1,0 +1,338 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"berth/internal/compute"
+)
+
+func TestGuestThatIgnoresTheButton(t *testing.T) {
+	h := newHost(t)
+	h.GraceTime = 300 * time.Millisecond
+	d := h.mustOpen()
+	h.image(deafGuest)
+	m := machineOf("deaf")
+	h.ensure(m)
+	waitForBoots(t, h, m.ID, 1)
+	m.Running = false
+	begin := time.Now()
+	got, err := d.Ensure(t.Context(), m)
+	if took := time.Since(begin); err != nil || got.State != compute.Off || took < h.GraceTime {
+		t.Errorf("off = %+v, %v, after %s; want it off, and not before %s", got, err, took, h.GraceTime)
+	}
+	if now := h.started(m.ID); now != "" {
+		t.Errorf("it runs still, as %s", now)
+	}
+}
+
+// TestWhileOneCallIsAtWork: others see what the machine was before, and are not kept waiting.
+func TestWhileOneCallIsAtWork(t *testing.T) {
+	h := newHost(t)
+	h.GraceTime = patience
+	d := h.mustOpen()
+	h.image(deafGuest)
+	m := machineOf("deaf")
+	was := h.ensure(m)
+	waitForBoots(t, h, m.ID, 1)
+	m.Running = false
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := d.Ensure(ctx, m)
+		done <- err
+	}()
+	machine, err := d.machine(m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		machine.mu.Lock()
+		busy := machine.busy
+		machine.mu.Unlock()
+		if busy {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("Ensure is not at work")
+		}
+	}
+	if got, err := d.Status(t.Context(), m.ID); err != nil || got != was {
+		t.Errorf("Status = %+v, %v, want %+v", got, err, was)
+	}
+	if _, err := d.Screenshot(t.Context(), m.ID); err != nil {
+		t.Error(err)
+	}
+	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	if _, err := d.Ensure(short, m); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("an Ensure that waited for the other: %v", err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("the Ensure that was called off: %v", err)
+	}
+	if got, err := d.Status(t.Context(), m.ID); err != nil || got.State != compute.Running {
+		t.Errorf("off was called off, and Status = %+v, %v", got, err)
+	}
+	// Close does not wait for a grace time either.
+	go func() {
+		_, err := d.Ensure(t.Context(), m)
+		done <- err
+	}()
+	begin := time.Now()
+	for !func() bool { machine.mu.Lock(); defer machine.mu.Unlock(); return machine.busy }() {
+		time.Sleep(time.Millisecond)
+	}
+	d.Close()
+	if err := <-done; !errors.Is(err, errClosed) {
+		t.Errorf("Ensure in a driver that is closed: %v", err)
+	}
+	if took := time.Since(begin); took > patience/2 {
+		t.Errorf("Close took %s", took)
+	}
+}
+
+// TestHangingQEMU: one that does not answer is told as failed, left alone by Ensure, and killed by turning the machine off.
+func TestHangingQEMU(t *testing.T) {
+	h := newHost(t)
+	d := h.mustOpen()
+	h.image(countingGuest)
+	m := machineOf("hanging")
+	h.ensure(m)
+	p := h.processes()[m.ID]
+	if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	d.times.answer, d.times.quit = 300*time.Millisecond, 300*time.Millisecond
+	if got, err := d.Status(t.Context(), m.ID); err != nil || got.State != compute.Failed || !strings.Contains(got.Why, "does not answer") {
+		t.Errorf("Status = %+v, %v", got, err)
+	}
+	if got, err := d.Ensure(t.Context(), m); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("Ensure = %+v, %v", got, err)
+	}
+	if now := h.processes()[m.ID]; now == nil || now.pid != p.pid {
+		t.Fatalf("Ensure ended a QEMU that was only slow")
+	}
+	m.Running = false
+	if got, err := d.Ensure(t.Context(), m); err != nil || got.State != compute.Off {
+		t.Errorf("off = %+v, %v", got, err)
+	}
+	if now := h.started(m.ID); now != "" {
+		t.Errorf("it is there still: %s", now)
+	}
+}
+
+func TestGuestTurnsItselfOff(t *testing.T) {
+	h := newHost(t)
+	h.mustOpen()
+	h.image(countingGuest)
+	m := machineOf("independent")
+	h.ensure(m)
+	waitForBoots(t, h, m.ID, 1)
+	machine, err := h.driver.machine(m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := machine.command(t.Context(), "system_powerdown", nil); err != nil {
+		t.Fatal(err)
+	}
+	got := waitForStatus(t, h, m.ID, func(s compute.Status) bool { return s.State == compute.Failed })
+	if !strings.Contains(got.Why, "turned itself off") {
+		t.Errorf("Why: %s", got.Why)
+	}
+}
+
+// TestPausedGuest: a guest that the host has stopped goes on, without losing what it has in memory.
+func TestPausedGuest(t *testing.T) {
+	h := newHost(t)
+	h.mustOpen()
+	h.image(countingGuest)
+	m := machineOf("paused")
+	h.ensure(m)
+	waitForBoots(t, h, m.ID, 1)
+	started := h.started(m.ID)
+	machine, err := h.driver.machine(m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := machine.command(t.Context(), "stop", nil); err != nil {
+		t.Fatal(err)
+	}
+	got, err := h.driver.Status(t.Context(), m.ID)
+	if err != nil || got.State != compute.Failed || !strings.Contains(got.Why, "paused") {
+		t.Errorf("Status = %+v, %v", got, err)
+	}
+	if got := h.ensure(m); got.State != compute.Running {
+		t.Errorf("Ensure = %+v", got)
+	}
+	if now := h.started(m.ID); now != started {
+		t.Errorf("it runs as %s, was %s", now, started)
+	}
+	m.Boots = 2
+	h.ensure(m)
+	waitForBoots(t, h, m.ID, 2)
+}
+
+// TestLongPath: unix sockets have names of 107 bytes at most, folders of 4095.
+func TestLongPath(t *testing.T) {
+	h := newHost(t)
+	h.Dir = filepath.Join(h.Dir, strings.Repeat("long, and with a comma/", 10))
+	h.mustOpen()
+	h.image(countingGuest)
+	m := machineOf(strings.Repeat("m", 64))
+	h.ensure(m)
+	waitForBoots(t, h, m.ID, 1)
+	picture, err := h.driver.Screenshot(t.Context(), m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := png.Decode(bytes.NewReader(picture)); err != nil {
+		t.Error(err)
+	}
+	conn, err := h.driver.Display(t.Context(), m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.ReadFull(conn, make([]byte, 12)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOneDriverAtATime(t *testing.T) {
+	h := newHost(t)
+	first := h.mustOpen()
+	if _, err := open(h.Config); err == nil || !strings.Contains(err.Error(), "another driver") {
+		t.Errorf("a second driver on the same folder: %v", err)
+	}
+	first.Close()
+	h.mustOpen()
+}
+
+// TestOnlyOurProcesses: neither a pid file nor a process that looks a little like a QEMU of ours gets anyone killed.
+func TestOnlyOurProcesses(t *testing.T) {
+	h := newHost(t)
+	folder := filepath.Join(h.Dir, "machines", "ghost")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	strangers := []*exec.Cmd{
+		exec.Command("sleep", "60"),
+		exec.Command("sh", "-c", "sleep 60; :", "-name", "guest=ghost,", "-pidfile", filepath.Join(folder, pidFile), "-more"),
+		exec.Command("sh", "-c", "sleep 60; :", filepath.Join(folder, pidFile)),
+	}
+	for _, s := range strangers {
+		s.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Wait()
+		defer syscall.Kill(-s.Process.Pid, syscall.SIGKILL)
+		stale := &process{pid: s.Process.Pid, folder: folder} // the number was a QEMU's once
+		if stale.alive() {
+			t.Errorf("%v is taken for a QEMU", s.Args)
+		}
+		if err := stale.kill(t.Context(), patience); err != nil {
+			t.Error(err)
+		}
+	}
+	h.mustOpen()
+	for _, s := range strangers {
+		if err := s.Process.Signal(syscall.Signal(0)); err != nil {
+			t.Errorf("%v was killed: %v", s.Args, err)
+		}
+		if cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Process.Pid)); err != nil || bytes.Contains(cmdline, []byte(") Z ")) {
+			t.Errorf("%v was killed: %s, %v", s.Args, cmdline, err)
+		}
+	}
+}
+
+func TestConfigRefused(t *testing.T) {
+	good := newHost(t).Config
+	old := filepath.Join(t.TempDir(), "old-qemu")
+	if err := os.WriteFile(old, []byte("#!/bin/sh\necho QEMU emulator version 6.2.0\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for says, spoil := range map[string]func(*Config){
+		"Config.Log":        func(c *Config) { c.Log = nil },
+		"Config.Dir":        func(c *Config) { c.Dir = "" },
+		"accelerator":       func(c *Config) { c.Accelerator = "xen" },
+		"executable file":   func(c *Config) { c.QEMU = "qemu-system-none" },
+		"qemu-img-none":     func(c *Config) { c.QEMUImg = "qemu-img-none" },
+		"7.1 or later":      func(c *Config) { c.QEMU = old },
+		"only one is given": func(c *Config) { c.FirmwareCode = "/nowhere" },
+	} {
+		c := good
+		spoil(&c)
+		if d, err := New(c); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("want an error that says %q, got %v", says, err)
+			if err == nil {
+				d.Close()
+			}
+		}
+	}
+}
+
+// TestUEFI needs OVMF, as Debian's package ovmf has it.
+func TestUEFI(t *testing.T) {
+	h := newHost(t)
+	if os.Getenv("QEMU_TEST_OVMF") != "" { // a folder with OVMF's two files
+		h.FirmwareCode = filepath.Join(os.Getenv("QEMU_TEST_OVMF"), "OVMF_CODE_4M.fd")
+		h.FirmwareVars = filepath.Join(os.Getenv("QEMU_TEST_OVMF"), "OVMF_VARS_4M.fd")
+	}
+	d := h.mustOpen()
+	h.image(countingGuest)
+	m := machineOf("uefi")
+	m.Firmware, m.MemoryMiB = compute.UEFI, 256
+	has := false
+	for _, f := range d.Capabilities().Firmwares {
+		has = has || f == compute.UEFI
+	}
+	if !has {
+		if _, err := d.Ensure(t.Context(), m); !errors.Is(err, compute.ErrInvalid) {
+			t.Errorf("UEFI without OVMF: %v", err)
+		}
+		t.Skip("no OVMF on this host; that UEFI is refused was tested")
+	}
+	h.ensure(m)
+	// OVMF has no operating system to start, and shows its own screen, which is not black.
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		picture, err := d.Screenshot(t.Context(), m.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoded, err := png.Decode(bytes.NewReader(picture))
+		if err != nil {
+			t.Fatal(err)
+		}
+		colours := map[any]bool{}
+		for y := range decoded.Bounds().Dy() {
+			for x := range decoded.Bounds().Dx() {
+				colours[decoded.At(x, y)] = true
+			}
+		}
+		if len(colours) > 4 { // a text screen of the BIOS has two
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("OVMF's screen has %d colours", len(colours))
+		}
+	}
+	vars := filepath.Join(h.Dir, "machines", m.ID, firmwareFile)
+	if _, err := os.Stat(vars); err != nil {
+		t.Error(err)
+	}
+}
