@@ -19,7 +19,9 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -132,8 +134,11 @@ func newService(svc Service) (*service, error) {
 	for i := range v.NumMethod() {
 		name, call := v.Type().Method(i).Name, v.Method(i)
 		t := call.Type()
-		if !isOperation(name, t) {
+		if t.NumIn() != 2 || !namedPointer(t.In(1), name+"Input") {
 			continue
+		}
+		if t.In(0) != reflect.TypeFor[context.Context]() || t.NumOut() != 2 || !namedPointer(t.Out(0), name+"Output") || t.Out(1) != reflect.TypeFor[error]() {
+			return nil, fmt.Errorf("%s takes a *%[1]sInput, but is not func(context.Context, *%[1]sInput) (*%[1]sOutput, error)", name)
 		}
 		if svc.Model != nil && !svc.Model.Has(name) {
 			return nil, fmt.Errorf("%s is not an operation of its model", name)
@@ -154,13 +159,8 @@ func newService(svc Service) (*service, error) {
 	return s, nil
 }
 
-func isOperation(name string, t reflect.Type) bool {
-	structPtr := func(t reflect.Type, name string) bool {
-		return t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct && t.Elem().Name() == name
-	}
-	return t.NumIn() == 2 && t.NumOut() == 2 &&
-		t.In(0) == reflect.TypeFor[context.Context]() && structPtr(t.In(1), name+"Input") &&
-		structPtr(t.Out(0), name+"Output") && t.Out(1) == reflect.TypeFor[error]()
+func namedPointer(t reflect.Type, name string) bool {
+	return t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct && t.Elem().Name() == name
 }
 
 // checkType refuses types that the codecs do not carry.
@@ -193,9 +193,13 @@ func checkType(t reflect.Type, p Protocol, inside []reflect.Type) error {
 		if t == timeType {
 			return nil
 		}
-		for _, f := range wireFields(t, p) {
-			if err := checkType(t.Field(f.index).Type, p, append(inside, t)); err != nil {
-				return fmt.Errorf("%s: %w", t.Field(f.index).Name, err)
+		w := wireOf(t, p)
+		if len(w.byIn) != len(w.fields) {
+			return fmt.Errorf("type %s has two fields with one name", t)
+		}
+		for _, f := range w.fields {
+			if err := checkType(t.FieldByIndex(f.index).Type, p, append(inside, t)); err != nil {
+				return fmt.Errorf("%s: %w", f.structName, err)
 			}
 		}
 		return nil
@@ -205,40 +209,78 @@ func checkType(t reflect.Type, p Protocol, inside []reflect.Type) error {
 
 var timeType = reflect.TypeFor[time.Time]()
 
-// wireField is an exported field of a struct and its names on the wire.
+// wireField is an exported field of a struct, or of a struct embedded in it, and its names on the wire.
 type wireField struct {
-	index      int
-	name, item string // item: EC2 and Query, the element of a list in XML
-	query      string // EC2 and Query: the name in a form
+	index      []int  // for FieldByIndex
+	in         string // the name in a request: a JSON member or a form parameter
+	out        string // the name in an answer: a JSON member or an XML element
+	item       string // Query and EC2: the element of a list
+	omitempty  bool   // Query and EC2: left out when it is the zero value
+	structName string // the Go field, for messages of ours
 }
 
-// wireFields lists the fields of a struct that travel. The SDK's ResultMetadata does not.
-func wireFields(t reflect.Type, p Protocol) []wireField {
-	var fields []wireField
+// wireStruct is a struct as a protocol sees it.
+type wireStruct struct {
+	fields []wireField
+	byIn   map[string]wireField
+}
+
+type wireKey struct {
+	t reflect.Type
+	p Protocol
+}
+
+// wireStructs caches what wireOf has found; its size is bounded by the number of types.
+var wireStructs sync.Map // wireKey -> *wireStruct
+
+// wireOf lists the fields of a struct that travel. The SDK's ResultMetadata does not.
+func wireOf(t reflect.Type, p Protocol) *wireStruct {
+	if w, ok := wireStructs.Load(wireKey{t, p}); ok {
+		return w.(*wireStruct)
+	}
+	w := &wireStruct{byIn: map[string]wireField{}}
+	w.add(t, p, nil)
+	for _, f := range w.fields {
+		w.byIn[f.in] = f
+	}
+	wireStructs.Store(wireKey{t, p}, w)
+	return w
+}
+
+func (w *wireStruct) add(t reflect.Type, p Protocol, outer []int) {
 	for i := range t.NumField() {
 		f := t.Field(i)
+		index := append(slices.Clone(outer), i)
+		if f.Anonymous && f.Type.Kind() == reflect.Struct && f.Type != timeType {
+			w.add(f.Type, p, index)
+			continue
+		}
 		if !f.IsExported() || f.Name == "ResultMetadata" {
 			continue
 		}
-		w := wireField{index: i, name: f.Name, query: f.Name, item: "item"}
-		switch p {
-		case JSON11:
-			w.name = jsonName(t, f.Name)
-		case EC2:
-			w.name = strings.ToLower(f.Name[:1]) + f.Name[1:]
-		case Query:
-			w.item = "member"
+		wf := wireField{index: index, in: f.Name, out: f.Name, item: "item", structName: f.Name}
+		if p == JSON11 {
+			wf.in = jsonName(t, f.Name)
+			wf.out = wf.in
+			w.fields = append(w.fields, wf)
+			continue
+		}
+		if p == EC2 {
+			wf.out = strings.ToLower(f.Name[:1]) + f.Name[1:]
+		} else {
+			wf.item = "member"
 		}
 		if tag := f.Tag.Get("query"); tag != "" {
-			w.query = tag
+			wf.in = tag
 		}
-		if tag := f.Tag.Get("xml"); tag != "" {
-			name, item, ok := strings.Cut(tag, ">")
-			if w.name = name; ok {
-				w.item = item
-			}
+		name, options, _ := strings.Cut(f.Tag.Get("xml"), ",")
+		wf.omitempty = options == "omitempty"
+		if name, item, ok := strings.Cut(name, ">"); ok {
+			wf.item = item
+			wf.out = name
+		} else if name != "" {
+			wf.out = name
 		}
-		fields = append(fields, w)
+		w.fields = append(w.fields, wf)
 	}
-	return fields
 }

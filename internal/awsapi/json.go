@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -58,21 +57,6 @@ const (
 	jsonType     = "application/x-amz-json-1.1"
 	serialize    = "SerializationException"
 )
-
-// jsonFields caches the members of a struct by their wire names.
-var jsonFields sync.Map // reflect.Type -> map[string]int
-
-func fieldsByName(t reflect.Type) map[string]int {
-	if m, ok := jsonFields.Load(t); ok {
-		return m.(map[string]int)
-	}
-	m := map[string]int{}
-	for _, f := range wireFields(t, JSON11) {
-		m[f.name] = f.index
-	}
-	jsonFields.Store(t, m)
-	return m
-}
 
 // decodeJSON fills in, a pointer to a struct, from a JSON document. Members that the struct does not have are skipped,
 // as AWS does; everything else that does not fit is a SerializationException that names the member.
@@ -136,13 +120,13 @@ func (d jsonDecoder) names(f func(name string) error) error {
 }
 
 func (d jsonDecoder) object(v reflect.Value, path string) error {
-	fields := fieldsByName(v.Type())
+	fields := wireOf(v.Type(), JSON11).byIn
 	return d.names(func(name string) error {
-		i, ok := fields[name]
+		f, ok := fields[name]
 		if !ok {
 			return d.skip()
 		}
-		return d.value(v.Field(i), join(path, name))
+		return d.value(v.FieldByIndex(f.index), join(path, name))
 	})
 }
 
@@ -376,13 +360,13 @@ func jsonValue(v reflect.Value) any {
 			return json.Number(strconv.FormatFloat(float64(ms)/1000, 'f', -1, 64))
 		}
 		m := map[string]any{}
-		for _, f := range wireFields(v.Type(), JSON11) {
-			field := v.Field(f.index)
+		for _, f := range wireOf(v.Type(), JSON11).fields {
+			field := v.FieldByIndex(f.index)
 			if field.Kind() == reflect.String && field.Len() == 0 {
 				continue // an enum that is not set
 			}
 			if w := jsonValue(field); w != nil {
-				m[f.name] = w
+				m[f.out] = w
 			}
 		}
 		return m

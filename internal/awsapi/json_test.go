@@ -35,8 +35,8 @@ func fill(v reflect.Value, r *rand.Rand) {
 			v.Set(reflect.ValueOf(time.UnixMilli(1.7e12 + r.Int63n(1e12)).UTC()))
 			return
 		}
-		for _, f := range wireFields(v.Type(), JSON11) {
-			fill(v.Field(f.index), r)
+		for _, f := range wireOf(v.Type(), JSON11).fields {
+			fill(v.FieldByIndex(f.index), r)
 		}
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))

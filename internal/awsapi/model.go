@@ -54,7 +54,7 @@ type Model struct {
 
 // shape is a constrained type. Which of its parts are set tells what it is.
 type shape struct {
-	Members  map[string]string `json:"members,omitempty"`  // structure or union: shapes of the members that have constraints
+	Members  map[string]string `json:"members,omitempty"`  // structure or union: shapes of the members that have constraints, by their names in a request
 	Required []string          `json:"required,omitempty"` // structure
 	List     string            `json:"list,omitempty"`     // list or map: shape of the elements
 	Key      string            `json:"key,omitempty"`      // map: shape of the keys
@@ -215,27 +215,20 @@ func (v *validator) memberPath(path, member string) string {
 
 // structure checks the members of a structure, in the order of their names.
 func (v *validator) structure(s reflect.Value, sh *shape, path string) {
-	for _, f := range sortedMembers(sh) {
-		field, ok := fieldOf(s, f)
-		if !ok {
-			continue // TestModelFitsSDK holds the types against the model
+	fields := wireOf(s.Type(), v.protocol).byIn
+	for _, member := range sortedMembers(sh) {
+		at := v.memberPath(path, member)
+		var value reflect.Value
+		if f, ok := fields[member]; ok {
+			value = s.FieldByIndex(f.index)
 		}
-		name := f
-		if v.protocol == EC2 {
-			t, _ := s.Type().FieldByName(field)
-			if name = field; t.Tag.Get("query") != "" {
-				name = t.Tag.Get("query")
-			}
-		}
-		at := v.memberPath(path, name)
-		value := s.FieldByName(field)
-		if absent(value) {
-			if slices.Contains(sh.Required, f) {
+		if !value.IsValid() || absent(value) { // a member without a field cannot have been sent
+			if slices.Contains(sh.Required, member) {
 				v.add(violation{path: at, constraint: "Member must not be null", missing: true})
 			}
 			continue
 		}
-		if ref := sh.Members[f]; ref != "" {
+		if ref := sh.Members[member]; ref != "" {
 			v.value(value, v.model.shapes[ref], at)
 		}
 	}
@@ -248,14 +241,6 @@ func sortedMembers(sh *shape) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-// fieldOf finds the Go field of a member, whose first letter is always a capital one.
-func fieldOf(s reflect.Value, member string) (string, bool) {
-	r, n := utf8.DecodeRuneInString(member)
-	name := string(unicode.ToUpper(r)) + member[n:]
-	_, ok := s.Type().FieldByName(name)
-	return name, ok
 }
 
 // absent tells whether a member was not sent. An enum is a plain string, for which empty means that.

@@ -48,14 +48,13 @@ func fits(t *testing.T, m *Model, typ reflect.Type, sh *shape, path string) {
 		}
 	case reflect.Struct:
 		for _, member := range sortedMembers(sh) {
-			name, ok := fieldOf(reflect.Zero(typ), member)
+			f, ok := wireOf(typ, JSON11).byIn[member]
 			if !ok {
 				t.Errorf("%s has no field for %s", path, member)
 				continue
 			}
-			f, _ := typ.FieldByName(name)
 			if ref := sh.Members[member]; ref != "" {
-				fits(t, m, f.Type, m.shapes[ref], path+"."+member)
+				fits(t, m, typ.FieldByIndex(f.index).Type, m.shapes[ref], path+"."+member)
 			}
 		}
 	case reflect.Slice, reflect.Map:
@@ -157,12 +156,8 @@ func build(t *testing.T, m *Model, v reflect.Value, sh *shape) {
 			v.Set(reflect.ValueOf(testNow))
 			return
 		}
-		for _, f := range wireFields(v.Type(), JSON11) {
-			member := v.Type().Field(f.index).Name
-			if sh.Members[member] == "" {
-				member = f.name
-			}
-			build(t, m, v.Field(f.index), m.shapes[sh.Members[member]])
+		for _, f := range wireOf(v.Type(), JSON11).fields {
+			build(t, m, v.FieldByIndex(f.index), m.shapes[sh.Members[f.in]])
 		}
 	case reflect.Slice:
 		n := 1
@@ -221,8 +216,7 @@ func (s *spoiler) with(v, x reflect.Value, path, want string) {
 
 func (s *spoiler) structure(v reflect.Value, sh *shape, path string) {
 	for _, member := range sortedMembers(sh) {
-		name, _ := fieldOf(v, member)
-		f := v.FieldByName(name)
+		f := v.FieldByIndex(wireOf(v.Type(), JSON11).byIn[member].index)
 		at := join(path, strings.ToLower(member[:1])+member[1:])
 		if slices.Contains(sh.Required, member) && (f.Kind() == reflect.Pointer || f.Kind() == reflect.Slice || f.Kind() == reflect.String || f.Kind() == reflect.Interface) {
 			s.with(f, reflect.Zero(f.Type()), at, "Member must not be null")

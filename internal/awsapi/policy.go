@@ -125,11 +125,14 @@ func ParsePolicy(document string) (*Policy, error) {
 	if doc.Version != "2012-10-17" && doc.Version != "2008-10-17" && doc.Version != "" {
 		return nil, fmt.Errorf("policy: Version %q is neither 2012-10-17 nor 2008-10-17", doc.Version)
 	}
+	if len(doc.Statement) == 0 {
+		return nil, errors.New("policy: Statement is missing")
+	}
 	raw := []json.RawMessage{doc.Statement}
-	if b := bytes.TrimSpace(doc.Statement); len(b) == 0 || b[0] == '[' {
+	if doc.Statement[0] == '[' { // an empty list allows nothing
 		raw = nil
-		if err := strict(b, &raw); err != nil || len(raw) == 0 {
-			return nil, errors.New("policy: Statement is missing or empty")
+		if err := strict(doc.Statement, &raw); err != nil {
+			return nil, fmt.Errorf("policy: Statement: %w", err)
 		}
 	}
 	p := &Policy{text: document}

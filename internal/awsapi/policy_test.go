@@ -60,11 +60,13 @@ func TestPolicyFailsClosed(t *testing.T) {
 	if _, err := ParsePolicy(`{"Statement":{` + good + `}}`); err != nil {
 		t.Fatal(err)
 	}
+	if p, err := ParsePolicy(`{"Statement":[]}`); err != nil || p.Decide("a:b", "*") != ImplicitlyDenied {
+		t.Fatalf("no statements: %v", err)
+	}
 	for name, doc := range map[string]string{
 		"empty":                 ``,
 		"not JSON":              `{`,
 		"no statement":          `{"Version":"2012-10-17"}`,
-		"empty list":            `{"Statement":[]}`,
 		"null statement":        `{"Statement":null}`,
 		"null in the list":      `{"Statement":[null]}`,
 		"two documents":         `{"Statement":{` + good + `}}{}`,

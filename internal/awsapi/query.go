@@ -18,7 +18,8 @@ import (
 // The Query codec reads a form into a struct and writes a struct as XML. A parameter is called as the field, or as its
 // tag query says: `query:"ImageId"`; lists are ImageId.1, ImageId.2 (EC2) or Names.member.1 (Query), structures
 // UserBucket.S3Key. An element is called as the field, with a small first letter for EC2, or as the tag xml says:
-// `xml:"imagesSet>item"`. Nil and an empty enum are left out; an empty list is an empty element.
+// `xml:"imagesSet>item"`. A nil pointer and an empty enum are left out; an empty list is an empty element, as EC2 writes
+// it, unless its tag says omitempty. The fields of an embedded struct count as the struct's own.
 
 const (
 	maxFormDepth = 8    // ours; the deepest parameter of the import operations is six deep
@@ -109,9 +110,9 @@ func decodeNode(n *formNode, v reflect.Value, path string, p Protocol) error {
 	}
 	switch {
 	case v.Kind() == reflect.Struct && v.Type() != timeType:
-		for _, f := range wireFields(v.Type(), p) {
-			if c := n.children[f.query]; c != nil {
-				if err := decodeNode(c, v.Field(f.index), join(path, f.query), p); err != nil {
+		for _, f := range wireOf(v.Type(), p).fields {
+			if c := n.children[f.in]; c != nil {
+				if err := decodeNode(c, v.FieldByIndex(f.index), join(path, f.in), p); err != nil {
 					return err
 				}
 			}
@@ -227,24 +228,25 @@ func writeElement(b *bytes.Buffer, name, text string) {
 }
 
 func xmlStruct(b *bytes.Buffer, v reflect.Value, p Protocol) {
-	for _, f := range wireFields(v.Type(), p) {
-		field := v.Field(f.index)
+	for _, f := range wireOf(v.Type(), p).fields {
+		field := v.FieldByIndex(f.index)
+		if f.omitempty && field.IsZero() || field.Kind() == reflect.String && field.Len() == 0 {
+			continue
+		}
 		for field.Kind() == reflect.Pointer && !field.IsNil() {
 			field = field.Elem()
 		}
 		switch {
-		case field.Kind() == reflect.Pointer, field.Kind() == reflect.Slice && field.IsNil():
-			continue
-		case v.Field(f.index).Kind() == reflect.String && field.Len() == 0:
+		case field.Kind() == reflect.Pointer:
 			continue
 		case field.Kind() == reflect.Slice:
-			b.WriteString("<" + f.name + ">")
+			b.WriteString("<" + f.out + ">")
 			for i := range field.Len() {
 				xmlValue(b, f.item, reflect.Indirect(field.Index(i)), p)
 			}
-			b.WriteString("</" + f.name + ">")
+			b.WriteString("</" + f.out + ">")
 		default:
-			xmlValue(b, f.name, field, p)
+			xmlValue(b, f.out, field, p)
 		}
 	}
 }

@@ -130,6 +130,12 @@ type xmlOutput struct {
 	Nested    *xmlDetail
 	Count     *int32
 	Public    *bool `xml:"isPublic"`
+	Encrypted bool  `xml:"encrypted,omitempty"`
+	Tags      []tag `xml:"tagSet>item,omitempty"`
+	embedded
+}
+type embedded struct {
+	BootMode bool `xml:"isUEFI"`
 }
 type xmlDetail struct {
 	DiskImageSize *float64
@@ -145,8 +151,8 @@ func TestQueryOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = xml.Header + `<OpResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r1</requestId><imageId>a&lt;&amp;&gt;&#34;b</imageId><progress>5</progress><emptyText></emptyText>` +
-		`<snapshotDetailSet><item><diskImageSize>15000000000</diskImageSize><format>VMDK</format></item><item></item></snapshotDetailSet><emptySet></emptySet><nameSet><name>x</name><name></name></nameSet>` +
-		`<pointers><item>p</item></pointers><when>2026-01-02T02:04:05.000Z</when><nested><format>�</format></nested><count>0</count><isPublic>false</isPublic></OpResponse>`
+		`<snapshotDetailSet><item><diskImageSize>15000000000</diskImageSize><format>VMDK</format></item><item></item></snapshotDetailSet><noneSet></noneSet><emptySet></emptySet><nameSet><name>x</name><name></name></nameSet>` +
+		`<pointers><item>p</item></pointers><when>2026-01-02T02:04:05.000Z</when><nested><format>�</format></nested><count>0</count><isPublic>false</isPublic><isUEFI>false</isUEFI></OpResponse>`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}
@@ -160,7 +166,7 @@ func TestEC2Validation(t *testing.T) {
 		ImageId  *string
 		BootMode string
 	}
-	m, err := LoadModel([]byte(`{"operations":{"Op":"In"},"shapes":{"In":{"required":["ImageIds"],"members":{"Name":"Name","Disks":"Disks","ImageIds":"Ids"}},"Name":{"min":3,"max":5},"Disks":{"list":"Disk"},"Disk":{"members":{"BootMode":"Mode"}},"Mode":{"enum":["uefi","legacy-bios"]},"Ids":{"max":1}}}`))
+	m, err := LoadModel([]byte(`{"operations":{"Op":"In"},"shapes":{"In":{"required":["ImageId"],"members":{"Name":"Name","DiskContainer":"Disks","ImageId":"Ids"}},"Name":{"min":3,"max":5},"Disks":{"list":"Disk"},"Disk":{"members":{"BootMode":"Mode"}},"Mode":{"enum":["uefi","legacy-bios"]},"Ids":{"max":1}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}

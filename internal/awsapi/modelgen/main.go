@@ -11,12 +11,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 )
 
 // model is the part of a botocore model that is read.
 type model struct {
 	Metadata struct {
-		UID string `json:"uid"`
+		UID      string `json:"uid"`
+		Protocol string `json:"protocol"`
 	} `json:"metadata"`
 	Operations map[string]struct {
 		Input struct {
@@ -27,7 +29,9 @@ type model struct {
 }
 
 type ref struct {
-	Shape string `json:"shape"`
+	Shape        string `json:"shape"`
+	LocationName string `json:"locationName"`
+	QueryName    string `json:"queryName"`
 }
 
 type botoShape struct {
@@ -88,7 +92,7 @@ func generate(b []byte) ([]byte, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, err
 	}
-	g := generator{in: m.Shapes, table: table{
+	g := generator{in: m.Shapes, ec2: m.Metadata.Protocol == "ec2", table: table{
 		Source:     "botocore service model " + m.Metadata.UID + " (Apache-2.0); names and limits only, made by modelgen",
 		Operations: map[string]string{},
 		Shapes:     map[string]*shape{},
@@ -106,6 +110,7 @@ func generate(b []byte) ([]byte, error) {
 
 type generator struct {
 	in    map[string]*botoShape
+	ec2   bool
 	table table
 	open  map[string]bool // shapes being walked: inputs that contain themselves are refused
 }
@@ -124,7 +129,7 @@ func (g *generator) shape(name string) (string, error) {
 	}
 	g.open[name] = true
 	defer delete(g.open, name)
-	s := &shape{Required: in.Required, Pattern: in.Pattern, Enum: in.Enum, Min: whole(in.Min), Max: whole(in.Max)}
+	s := &shape{Pattern: in.Pattern, Enum: in.Enum, Min: whole(in.Min), Max: whole(in.Max)}
 	var err error
 	if in.Type == "map" {
 		if s.Key, err = g.shape(in.Key.Shape); err != nil {
@@ -135,6 +140,9 @@ func (g *generator) shape(name string) (string, error) {
 	if s.List, err = g.shape(in.Member.Shape); err != nil {
 		return "", err
 	}
+	for _, member := range in.Required {
+		s.Required = append(s.Required, g.wireName(member, in.Members[member]))
+	}
 	for member, r := range in.Members {
 		sub, err := g.shape(r.Shape)
 		if err != nil {
@@ -144,7 +152,7 @@ func (g *generator) shape(name string) (string, error) {
 			if s.Members == nil {
 				s.Members = map[string]string{}
 			}
-			s.Members[member] = sub
+			s.Members[g.wireName(member, r)] = sub
 		}
 	}
 	if s.Members == nil && s.Required == nil && s.List == "" && s.Key == "" && s.Min == nil && s.Max == nil && s.Pattern == "" && s.Enum == nil {
@@ -152,6 +160,20 @@ func (g *generator) shape(name string) (string, error) {
 	}
 	g.table.Shapes[name] = s
 	return name, nil
+}
+
+// wireName is what a member is called in a request. EC2's forms have a name of their own, or the XML name with a
+// capital first letter.
+func (g *generator) wireName(member string, r ref) string {
+	switch {
+	case !g.ec2:
+		return member
+	case r.QueryName != "":
+		return r.QueryName
+	case r.LocationName != "":
+		return strings.ToUpper(r.LocationName[:1]) + r.LocationName[1:]
+	}
+	return member
 }
 
 func whole(f *float64) *int64 {

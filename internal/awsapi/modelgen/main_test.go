@@ -43,6 +43,11 @@ func TestGenerate(t *testing.T) {
 	if text := strings.Join(strings.Fields(string(got)), ""); text != want {
 		t.Errorf("got  %s\nwant %s", text, want)
 	}
+	got, err = generate([]byte(`{"metadata":{"protocol":"ec2"},"operations":{"A":{"input":{"shape":"In"}}},
+		"shapes":{"In":{"type":"structure","required":["xs","Plain"],"members":{"xs":{"shape":"S","locationName":"imageId"},"ys":{"shape":"S","locationName":"y","queryName":"Why"},"Plain":{"shape":"S"}}},"S":{"type":"string","max":1}}}`))
+	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(got)), ""), `"In":{"members":{"ImageId":"S","Plain":"S","Why":"S"},"required":["ImageId","Plain"]}`) {
+		t.Errorf("%s, %v", got, err)
+	}
 	for _, bad := range []string{`{`, `{"operations":{"A":{"input":{"shape":"X"}}}}`,
 		`{"operations":{"A":{"input":{"shape":"X"}}},"shapes":{"X":{"type":"structure","members":{"x":{"shape":"X"}}}}}`} {
 		if _, err := generate([]byte(bad)); err == nil {
