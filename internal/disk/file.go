@@ -129,6 +129,16 @@ func (s *section) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+func (s *section) dataFrom(at int64) (start, end int64, ok bool) {
+	source, ok := s.src.(holed)
+	if !ok {
+		return 0, 0, false
+	}
+	start, end, ok = source.dataFrom(s.offset + at)
+	start, end = min(start-s.offset, s.bytes), min(end-s.offset, s.bytes)
+	return start, end, ok
+}
+
 // memory is what an Envelope keeps of what it read: bounded, shared by its disks and safe for concurrent use.
 type memory struct {
 	pages, blocks cache

@@ -44,8 +44,13 @@ type inflater interface {
 type mapped struct {
 	size   int64
 	layout layout
-	mem    *memory
+	file   *file
+	stored int64 // bytes of all files
 }
+
+// maxSteps bounds the stretches of a disk for each byte of its files. The densest table is the bitmap of a VHD, of which a
+// byte can tell of eight; a disk that has more uses its tables over and over, to keep its reader busy.
+const maxSteps = 8
 
 var _ Image = (*mapped)(nil)
 
@@ -109,7 +114,7 @@ func (m *mapped) ReadAt(p []byte, off int64) (int, error) {
 // inflate fills part from a compressed block. A block wanted as a whole, as a sequential reader does, is not kept.
 func (m *mapped) inflate(part []byte, s stretch) error {
 	key := place{s.file, s.at}
-	block, ok := m.mem.blocks.get(key)
+	block, ok := m.file.mem.blocks.get(key)
 	if !ok {
 		if s.head == 0 && int64(len(part)) == s.block {
 			return s.owner.inflate(part, s)
@@ -118,7 +123,7 @@ func (m *mapped) inflate(part []byte, s stretch) error {
 		if err := s.owner.inflate(block, s); err != nil {
 			return err
 		}
-		m.mem.blocks.put(key, block)
+		m.file.mem.blocks.put(key, block)
 	}
 	if s.head+int64(len(part)) > int64(len(block)) {
 		// Two tables share packed bytes but disagree about what they are: one of them is wrong.
@@ -131,13 +136,20 @@ func (m *mapped) inflate(part []byte, s stretch) error {
 func (m *mapped) Extents() iter.Seq2[Extent, error] {
 	return func(yield func(Extent, error) bool) {
 		var run Extent
-		for off := int64(0); off < m.size; {
+		var stored dataRange
+		for off, steps := int64(0), int64(0); off < m.size; steps++ {
 			s, err := m.locate(off, m.size-off)
+			if err == nil && steps/maxSteps > m.stored {
+				err = m.file.refuse(Damaged, "tables", -1, "they describe more pieces than fit into a file of %d bytes: they are shared", m.stored)
+			}
 			if err != nil {
 				if run.Length == 0 || yield(run, nil) {
 					yield(Extent{Start: off}, err)
 				}
 				return
+			}
+			if s.kind == Data {
+				stored.trim(&s)
 			}
 			if run.Length > 0 && run.Kind != s.kind {
 				if !yield(run, nil) {
@@ -154,5 +166,38 @@ func (m *mapped) Extents() iter.Seq2[Extent, error] {
 		if run.Length > 0 {
 			yield(run, nil)
 		}
+	}
+}
+
+// holed is a Source that may have holes, as a sparse file has.
+type holed interface {
+	// dataFrom returns the first range of stored bytes that ends behind byte at; ok is false where that is not known.
+	dataFrom(at int64) (start, end int64, ok bool)
+}
+
+// dataRange is the range of stored bytes of a file that was asked for last.
+type dataRange struct {
+	file       *file
+	from       int64 // nothing is stored from here to start
+	start, end int64
+}
+
+// trim makes of a Data stretch that begins in a hole of the file the part that is in the hole, of any other the part that is not.
+func (d *dataRange) trim(s *stretch) {
+	source, ok := s.file.src.(holed)
+	if !ok {
+		return
+	}
+	if d.file != s.file || s.at < d.from || s.at >= d.end {
+		start, end, ok := source.dataFrom(s.at)
+		if !ok {
+			return
+		}
+		*d = dataRange{s.file, s.at, start, end}
+	}
+	if s.at < d.start {
+		s.kind, s.length = Unallocated, min(s.length, d.start-s.at)
+	} else {
+		s.length = min(s.length, d.end-s.at)
 	}
 }

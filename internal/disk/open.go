@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
+	"syscall"
 )
 
 // DefaultMaxSize is the largest virtual size accepted when Options say nothing, in bytes: one sector less than 16 TiB,
@@ -98,7 +100,7 @@ func open(src Source, opt Options, mem *memory) (*Envelope, error) {
 func single(f *file, subFormat string, size int64, l layout, warnings ...string) *Envelope {
 	return &Envelope{
 		Disks: []Disk{{Format: f.format, SubFormat: subFormat, Length: f.size,
-			Image: &mapped{size: size, layout: l, mem: f.mem}}},
+			Image: &mapped{size: size, layout: l, file: f, stored: f.size}}},
 		Warnings: warnings,
 	}
 }
@@ -180,6 +182,22 @@ type osFile struct {
 }
 
 func (f *osFile) Size() int64 { return f.bytes }
+
+// dataFrom asks the file system where the file has holes. It moves the file's own position, which nobody uses.
+func (f *osFile) dataFrom(at int64) (start, end int64, ok bool) {
+	if runtime.GOOS != "linux" {
+		return 0, 0, false
+	}
+	const seekData, seekHole = 3, 4 // lseek(2)
+	start, err := f.Seek(at, seekData)
+	if errors.Is(err, syscall.ENXIO) {
+		return f.bytes, f.bytes, true // a hole up to the end
+	}
+	if err == nil {
+		end, err = f.Seek(start, seekHole)
+	}
+	return start, end, err == nil && start >= at && end > start
+}
 
 // Close closes the file that OpenFile opened and every Source from Options.Siblings that is an io.Closer.
 // The Envelope's disks cannot be read any more.

@@ -131,6 +131,7 @@ func openExtents(f *file, opt Options) (_ *Envelope, err error) {
 		}
 	}()
 	var disk chain
+	stored := f.size
 	for _, x := range d.extents {
 		if x.kind == "ZERO" {
 			disk.add(x.size, nothing{})
@@ -144,6 +145,7 @@ func openExtents(f *file, opt Options) (_ *Envelope, err error) {
 			closers = append(closers, c)
 		}
 		part := newFile(src, f.format, f.mem)
+		stored = min(stored+part.size, math.MaxInt64/2)
 		if x.kind != "SPARSE" {
 			if !part.holds(x.offset, x.size) {
 				return nil, f.refuse(Damaged, "extent "+x.name, -1, "%d bytes from byte %d on, but the file has %d", x.size, x.offset, part.size)
@@ -161,6 +163,7 @@ func openExtents(f *file, opt Options) (_ *Envelope, err error) {
 		disk.add(x.size, sparse)
 	}
 	e := single(f, d.createType, disk.size, &disk)
+	e.Disks[0].Image.(*mapped).stored = stored
 	e.closers = closers
 	return e, nil
 }
