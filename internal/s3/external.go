@@ -39,6 +39,7 @@ type ExternalOptions struct {
 type External struct {
 	client *awss3.Client
 	stall  time.Duration
+	piece  int64 // bytes of one GET
 }
 
 const (
@@ -65,7 +66,7 @@ func NewExternal(o ExternalOptions) *External {
 			return aws.Credentials{AccessKeyID: o.AccessKeyID, SecretAccessKey: o.SecretAccessKey.Reveal(), Source: "berth"}, nil
 		})
 	}
-	e := &External{client: awss3.New(opts), stall: o.Stall}
+	e := &External{client: awss3.New(opts), stall: o.Stall, piece: pieceBytes}
 	if e.stall <= 0 {
 		e.stall = stallTime
 	}
@@ -154,7 +155,7 @@ type download struct {
 
 func (d *download) head() string {
 	h := sha256.Sum256([]byte(d.bucket + "\x00" + d.key))
-	raw, _ := json.Marshal([]any{hex.EncodeToString(h[:]), d.info.ETag, d.info.Size, pieceBytes}) // cannot fail
+	raw, _ := json.Marshal([]any{hex.EncodeToString(h[:]), d.info.ETag, d.info.Size, d.e.piece}) // cannot fail
 	return string(raw)
 }
 
@@ -213,10 +214,10 @@ func (d *download) close() {
 	}
 }
 
-func (d *download) pieces() int64 { return (d.info.Size + pieceBytes - 1) / pieceBytes }
+func (d *download) pieces() int64 { return (d.info.Size + d.e.piece - 1) / d.e.piece }
 
 func (d *download) piece(n int64) span {
-	return span{n * pieceBytes, min(pieceBytes, d.info.Size-n*pieceBytes)}
+	return span{n * d.e.piece, min(d.e.piece, d.info.Size-n*d.e.piece)}
 }
 
 func (d *download) run(ctx context.Context) error {
@@ -249,6 +250,9 @@ func (d *download) run(ctx context.Context) error {
 	return syncFolder(filepath.Dir(d.dst))
 }
 
+// errAnotherRange is an endpoint's answer of other bytes than it was asked for; asking again will not help.
+var errAnotherRange = errors.New("the endpoint answered with another Content-Range")
+
 // fetch gets one piece. It tries again, from where it stopped, as long as it gets on.
 func (d *download) fetch(ctx context.Context, n int64) error {
 	left := d.piece(n)
@@ -268,7 +272,7 @@ func (d *download) fetch(ctx context.Context, n int64) error {
 		}
 		var status *awshttp.ResponseError
 		final := errors.As(err, &status) && status.HTTPStatusCode() < http.StatusInternalServerError && !slices.Contains([]int{http.StatusRequestTimeout, http.StatusTooManyRequests}, status.HTTPStatusCode())
-		if tries++; final || tries >= pieceTries {
+		if tries++; final || tries >= pieceTries || errors.Is(err, errAnotherRange) {
 			return fmt.Errorf("bytes %d to %d: %w", left.start, left.start+left.length-1, d.e.refused(err))
 		}
 		select {
@@ -303,7 +307,7 @@ func (d *download) get(ctx context.Context, s span) (int64, error) {
 	want := fmt.Sprintf("bytes %d-%d/%d", s.start, s.start+s.length-1, d.info.Size)
 	whole := s.start == 0 && s.length == d.info.Size && out.ContentRange == nil // a server may answer so
 	if !whole && aws.ToString(out.ContentRange) != want {
-		return 0, fmt.Errorf("the endpoint answered Content-Range %q to a request for %q", aws.ToString(out.ContentRange), want)
+		return 0, fmt.Errorf("%w: %q instead of %q", errAnotherRange, aws.ToString(out.ContentRange), want)
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
