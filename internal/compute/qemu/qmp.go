@@ -190,6 +190,10 @@ func (m *monitor) do(ctx context.Context, command string, arguments any) (json.R
 		return nil, err
 	}
 	if err := m.send(ctx, append(line, '\n')); err != nil {
+		<-m.done // the connection is closed, and the reader knows best why
+		if ctx.Err() == nil {
+			err = m.ended()
+		}
 		return nil, fmt.Errorf("%s: %w", command, err)
 	}
 	select {
