@@ -1,0 +1,106 @@
+// Command berth gives your own, licensed Windows a berth: it checks an exported Windows virtual machine, makes an image of
+// it, and runs desktops from it behind the Amazon WorkSpaces API.
+//
+// This package is wiring: flags, environment, configuration file, and which parts go together. Start reading at cli.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"berth/internal/check"
+	"berth/internal/disk"
+	"berth/internal/phony"
+)
+
+// version is set when a release is built.
+var version = "development"
+
+// cli is the command line. Every flag can also be given as an environment variable BERTH_FLAG, and in a JSON file
+// named by --config or found at /etc/berth.json.
+type cli struct {
+	Config kong.ConfigFlag `help:"A JSON file with flags as keys, {\"region\": \"eu-west-1\"}." type:"path" env:"BERTH_CONFIG" placeholder:"FILE"`
+
+	Up      upCmd      `cmd:"" help:"Take an exported Windows VM through all eight steps, and show its desktop."`
+	Serve   serveCmd   `cmd:"" help:"Run the service: WorkSpaces, EC2 image import, S3 and STS on one address."`
+	Check   checkCmd   `cmd:"" help:"Say whether an exported Windows VM is fit to become a WorkSpaces image."`
+	Sample  sampleCmd  `cmd:"" help:"Make a sample of an exported VM, to try things out. It is not Windows."`
+	Admin   adminCmd   `cmd:"" help:"What AWS has no command for: directories, users, access keys, screenshots."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// exitCode is an error that only says how the program shall end.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("berth"),
+		kong.Description("Berth gives your own, licensed Windows a berth: desktops behind the Amazon WorkSpaces API, on your own hardware.\n\nBegin with \"berth up\", which shows the whole process on a sample."),
+		kong.Configuration(kong.JSON, "/etc/berth.json"),
+		kong.Vars{"profiles": strings.Join(check.ProfileNames(), ", "), "profile": check.DefaultProfile, "formats": formatNames(), "sample": phony.Base, "samples": sampleNames()},
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 80}),
+		kong.ExplicitGroups([]kong.Group{{Key: "account", Title: "The account:"}, {Key: "network", Title: "Network:"}, {Key: "machines", Title: "Desktops:"}, {Key: "log", Title: "Log:"}}),
+	)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "berth:", err)
+		return 2
+	}
+	k, err := parser.Parse(args)
+	if err != nil {
+		parser.FatalIfErrorf(err)
+	}
+	// The first signal asks for a clean end; after it the signals have their usual effect again, so that the second kills.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	k.BindTo(ctx, (*context.Context)(nil))
+	err = k.Run()
+	var code exitCode
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	default:
+		fmt.Fprintln(os.Stderr, "berth:", err)
+		return 2
+	}
+}
+
+// formatNames are the formats that a disk can be said to be of.
+func formatNames() string {
+	var names []string
+	for _, f := range disk.Formats() {
+		names = append(names, f.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// sampleNames are the machines that a sample can be of.
+func sampleNames() string {
+	names, err := phony.Names()
+	if err != nil {
+		panic(err) // they are in the program
+	}
+	return strings.Join(names, ", ")
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run() error {
+	fmt.Println("berth", version)
+	return nil
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// progress shows steps as they go: one live line on a terminal; elsewhere a line when a step begins to say something new
+// (at most every few seconds) and one when it ends.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	took     []timed
+}
+
+type timed struct {
+	name string
+	took time.Duration
+}
+
+func newProgress(f *os.File) *progress {
+	return &progress{w: f, terminal: term.IsTerminal(int(f.Fd()))}
+}
+
+// step does one step. do is given a way to say how it goes, and returns what came of it.
+func (p *progress) step(name string, do func(say func(string)) (string, error)) error {
+	begun := time.Now()
+	var mu sync.Mutex
+	text := ""
+	show := func(mark string) {
+		line := fmt.Sprintf("%s %-28s %6s  %s", mark, name, seconds(time.Since(begun)), text)
+		if !p.terminal {
+			fmt.Fprintln(p.w, line)
+			return
+		}
+		fmt.Fprintf(p.w, "\r\x1b[K%s", clip(line, 79))
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() { // keeps the line alive
+		defer close(stopped)
+		every := 100 * time.Millisecond
+		if !p.terminal {
+			every = 5 * time.Second
+		}
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(every):
+				mu.Lock()
+				show("…")
+				mu.Unlock()
+			}
+		}
+	}()
+	result, err := do(func(s string) {
+		mu.Lock()
+		text = s
+		mu.Unlock()
+	})
+	close(stop)
+	<-stopped
+	mark := "✓"
+	text = result
+	if err != nil {
+		mark, text = "✗", firstLine(err.Error())
+	}
+	show(mark)
+	if p.terminal {
+		fmt.Fprintln(p.w)
+	}
+	p.took = append(p.took, timed{name, time.Since(begun)})
+	return err
+}
+
+// table prints how long each step took.
+func (p *progress) table() {
+	var sum time.Duration
+	fmt.Fprintln(p.w, "\nTime taken:")
+	for _, t := range p.took {
+		fmt.Fprintf(p.w, "  %-28s %7s\n", t.name, seconds(t.took))
+		sum += t.took
+	}
+	fmt.Fprintf(p.w, "  %-28s %7s\n", "all", seconds(sum))
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+// clip cuts a line to a number of characters.
+func clip(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}

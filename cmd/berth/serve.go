@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"berth/internal/awsapi"
+	"berth/internal/compute"
+	"berth/internal/compute/qemu"
+	"berth/internal/desk"
+	"berth/internal/s3"
+)
+
+type serveCmd struct {
+	Data   string `help:"Folder for everything that the service keeps. It is made if it is not there." default:".berth" type:"path" env:"BERTH_DATA" placeholder:"DIR"`
+	Listen string `help:"Address to listen on; port 0 takes any free one." default:"127.0.0.1:7654" env:"BERTH_LISTEN" placeholder:"HOST:PORT"`
+	Region string `help:"The Region that this service is." default:"us-east-1" env:"BERTH_REGION" placeholder:"NAME"`
+
+	Database string `help:"Where records are kept: sqlite:PATH or postgres://… Default: a SQLite file in the data folder." env:"BERTH_DATABASE" placeholder:"URL"`
+
+	Account     string        `help:"The account's 12 digits. Default: made up at the first start." group:"account" env:"BERTH_ACCOUNT" placeholder:"DIGITS"`
+	Eligible    bool          `help:"Whether the account may enable BYOL. Say no until your licence has been looked at." group:"account" default:"true" negatable:"" env:"BERTH_ELIGIBLE"`
+	Guidance    string        `help:"What an account that is not eligible is told to do." group:"account" env:"BERTH_GUIDANCE" placeholder:"TEXT"`
+	EnableDelay time.Duration `help:"How long enabling BYOL takes." group:"account" default:"2s" env:"BERTH_ENABLE_DELAY" placeholder:"TIME"`
+	Graphics    bool          `help:"Whether Graphics and GraphicsPro images may be made." group:"account" env:"BERTH_GRAPHICS"`
+	Profile     string        `help:"Whose requirements images must meet: ${profiles}." group:"account" default:"${profile}" env:"BERTH_PROFILE" placeholder:"NAME"`
+
+	Reserve      []netip.Prefix `help:"Networks of your own that no management range may overlap, separated by commas." group:"network" env:"BERTH_RESERVE" placeholder:"CIDR"`
+	HostNetworks bool           `help:"Whether this host's own routes are kept out of the management ranges too." group:"network" default:"true" negatable:"" env:"BERTH_HOST_NETWORKS"`
+
+	S3Endpoint  string        `help:"Read uploads from this S3-compatible endpoint instead of from the built-in buckets." group:"network" env:"BERTH_S3_ENDPOINT" placeholder:"URL"`
+	S3AccessKey string        `help:"Access key id for it." group:"network" env:"BERTH_S3_ACCESS_KEY" placeholder:"ID"`
+	S3SecretKey awsapi.Secret `help:"Its secret; better given in the environment." group:"network" env:"BERTH_S3_SECRET_KEY" placeholder:"SECRET"`
+
+	Accelerator string `help:"How desktops run: kvm, tcg (software emulation), or auto: kvm when a probe's guest runs with it." group:"machines" enum:"auto,kvm,tcg" default:"auto" env:"BERTH_ACCELERATOR"`
+	OnExit      string `help:"What becomes of running desktops when the service ends: keep (they are found again at the next start) or power-off." group:"machines" enum:"keep,power-off" default:"keep" env:"BERTH_ON_EXIT"`
+
+	Grace time.Duration `help:"How long a desktop that is asked to turn itself off may take before the plug is pulled." group:"machines" default:"30s" env:"BERTH_GRACE" placeholder:"TIME"`
+
+	LogFormat string     `help:"text or json." group:"log" enum:"text,json" default:"text" env:"BERTH_LOG_FORMAT"`
+	LogLevel  slog.Level `help:"debug, info, warn or error." group:"log" default:"info" env:"BERTH_LOG_LEVEL" placeholder:"LEVEL"`
+}
+
+// Help is shown by berth serve --help.
+func (serveCmd) Help() string {
+	return `Once it is ready the service writes admin.json into the data folder (for your eyes only): endpoint, region, accountId, accessKeyId and secretAccessKey. Scripts start from there:
+
+  export AWS_ENDPOINT_URL=$(jq -r .endpoint .berth/admin.json)
+  export AWS_REGION=$(jq -r .region .berth/admin.json)
+  export AWS_ACCESS_KEY_ID=$(jq -r .accessKeyId .berth/admin.json)
+  export AWS_SECRET_ACCESS_KEY=$(jq -r .secretAccessKey .berth/admin.json)
+  aws workspaces describe-account
+
+(AWS CLI before 2.13 wants --endpoint-url instead of AWS_ENDPOINT_URL.)
+
+/healthz says that the process lives, /readyz that it can serve, /metrics has figures for Prometheus. SIGTERM ends it cleanly; it may also be killed at any moment: work that was under way goes on at the next start.
+
+The address is meant to be a loopback one, or behind a proxy that does TLS and keeps the Host header.`
+}
+
+// adminFile is what admin.json holds.
+type adminFile struct {
+	Endpoint        string `json:"endpoint"`
+	Region          string `json:"region"`
+	AccountID       string `json:"accountId"`
+	AccessKeyID     string `json:"accessKeyId"`
+	SecretAccessKey string `json:"secretAccessKey"`
+}
+
+func (c serveCmd) Run(ctx context.Context) error {
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return err
+	}
+	lock, err := lockFolder(c.Data)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	log := c.logger()
+	// An old admin.json must not be taken for this process's.
+	if err := os.Remove(c.file("admin.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	driver, err := qemu.New(qemu.Config{Dir: c.file("machines"), Log: log.With("part", "qemu"), Accelerator: c.Accelerator, GraceTime: c.Grace})
+	if err != nil {
+		return fmt.Errorf("%w (on Debian: apt-get install qemu-system-x86 qemu-utils)", err)
+	}
+	defer driver.Close()
+	store, err := s3.Open(s3.StoreOptions{Dir: c.file("s3"), Log: log.With("part", "s3")})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	figures := newMetrics()
+	cfg := c.desk(driver, store, log)
+	cfg.Observe = figures.step
+	d, err := desk.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := d.Close(); err != nil {
+			log.Error("closing", "err", err)
+		}
+	}()
+	key, fresh, err := d.AdminKey(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	endpoint := "http://" + l.Addr().String()
+	handler, err := newDoors(d, store, driver, figures, log, endpoint)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	admin := adminFile{Endpoint: endpoint, Region: d.Region(), AccountID: d.AccountID(), AccessKeyID: key.ID, SecretAccessKey: key.Secret.Reveal()}
+	if err := writeAdmin(c.file("admin.json"), admin); err != nil {
+		return err
+	}
+	capabilities := driver.Capabilities()
+	log.Info("ready", "endpoint", endpoint, "region", d.Region(), "account", d.AccountID(), "data", c.Data, "accelerator", capabilities.Accelerator, "why", capabilities.AcceleratorWhy)
+	if fresh {
+		fmt.Fprintf(os.Stderr, firstStart, endpoint, d.Region(), key.ID, c.file("admin.json"))
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	log.Info("stopping")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil { // desktop sessions and long uploads do not end by themselves
+		return server.Close()
+	}
+	return nil
+}
+
+const firstStart = `
+An access key for the administrator has been made. To use it with the AWS CLI:
+
+  export AWS_ENDPOINT_URL=%s AWS_REGION=%s
+  export AWS_ACCESS_KEY_ID=%s
+  export AWS_SECRET_ACCESS_KEY=…   (secretAccessKey in %s)
+  aws workspaces describe-account
+
+`
+
+func (c serveCmd) file(name string) string { return filepath.Join(c.Data, name) }
+
+func (c serveCmd) logger() *slog.Logger {
+	opt := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opt))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opt))
+}
+
+func (c serveCmd) desk(driver compute.Driver, store *s3.Store, log *slog.Logger) desk.Config {
+	cfg := desk.Config{
+		DataDir: c.Data, Database: c.Database, Region: c.Region, AccountID: c.Account, Eligible: c.Eligible, Guidance: c.Guidance, EnableDelay: c.EnableDelay,
+		ReservedNetworks: c.Reserve, GraphicsAllowed: c.Graphics, Profile: c.Profile, TerminatedFor: 30 * time.Second, PowerOffOnClose: c.OnExit == "power-off",
+		Objects: store, Driver: driver, Log: log.With("part", "desk"),
+	}
+	if c.HostNetworks {
+		cfg.HostNetworks = hostNetworks
+	}
+	if c.S3Endpoint != "" {
+		cfg.Objects = s3.NewExternal(s3.ExternalOptions{Endpoint: c.S3Endpoint, Region: c.Region, AccessKeyID: c.S3AccessKey, SecretAccessKey: c.S3SecretKey, PathStyle: true})
+	}
+	return cfg
+}
+
+// lockFolder makes sure that one service at a time has the data folder.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another berth serves from %s already", dir)
+	}
+	return f, nil
+}
+
+// writeAdmin writes admin.json, whole or not at all.
+func writeAdmin(path string, a adminFile) error {
+	b, err := json.MarshalIndent(a, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// hostNetworks lists the networks that this host's interfaces are in, loopback left out.
+func hostNetworks() ([]netip.Prefix, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Prefix
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || !p.Addr().Is4() || p.Addr().IsLoopback() {
+			continue
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
+}
+
+func newID() string { return uuid.NewString() }
