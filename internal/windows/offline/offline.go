@@ -78,6 +78,8 @@ type System struct {
 	volume  *ntfs.Volume
 	hives   map[windows.Hive]*hive
 	control controlSet
+
+	warnings []string
 }
 
 // Open reads the partition tables and volumes of all disks and returns the Windows installations found, in the order of disks and
@@ -102,6 +104,9 @@ func (s *System) Files() fs.FS { return s.files }
 
 // Machine tells what the disks say. In it the partition of this installation has windows.RoleSystem.
 func (s *System) Machine() windows.Machine { return s.machine }
+
+// Warnings are sentences for people about the disks: the backup GPT was used, a partition ends beyond the disk, ...
+func (s *System) Warnings() []string { return s.warnings }
 
 // Location is the partition that holds this installation: the index of the disk in Machine().Disks, and the partition's start
 // and length on it in bytes.

@@ -392,6 +392,66 @@ func TestSeveralInstallations(t *testing.T) {
 	}
 }
 
+// TestSecondDisk: Windows on the second of two disks, the boot configuration on the first one; then on a disk without a table.
+func TestSecondDisk(t *testing.T) {
+	_, other := machine(t, "not-windows")
+	m, disks := machine(t, phony.Base)
+	env := envelope(t, other[0], disks[0])
+	env.Disks[0].Name, env.Disks[1].Name = "data.vmdk", "windows.vmdk"
+	systems, err := Open(env)
+	if err != nil || len(systems) != 1 {
+		t.Fatal(len(systems), err)
+	}
+	s := systems[0]
+	got := s.Machine()
+	if len(got.Disks) != 2 || got.Disks[1].Name != "windows.vmdk" || got.Disks[0].Partitions[0].Role != windows.RoleData ||
+		got.Disks[1].Partitions[1].Role != windows.RoleSystem || got.Firmware != "bios" {
+		t.Errorf("%+v", got)
+	}
+	if i, start, _ := s.Location(); i != 1 || start != m.Partitions[1].Start {
+		t.Error(i, start)
+	}
+	// The volume of Windows alone, from the first sector of a disk on.
+	p := m.Partitions[1]
+	bare := &disk.Envelope{Format: "RAW", Disks: []disk.Disk{{Image: partOf{env.Disks[1].Image, p.Start, p.Length}}}}
+	systems, err = Open(bare)
+	if err != nil || len(systems) != 1 {
+		t.Fatal(len(systems), err)
+	}
+	got = systems[0].Machine()
+	if d := got.Disks[0]; d.Scheme != windows.NoTable || len(d.Partitions) != 1 || d.Partitions[0].Number != 0 || d.Partitions[0].Role != windows.RoleSystem || got.Firmware != "" {
+		t.Errorf("%+v", got)
+	}
+	if got := text(t, systems[0], windows.Software, `Microsoft\Windows NT\CurrentVersion`, "CurrentBuild"); got != "19041" {
+		t.Errorf("build %q", got)
+	}
+	if st := systems[0].Hive(windows.BCD); !errors.Is(st.Err, fs.ErrNotExist) {
+		t.Errorf("%+v", st)
+	}
+}
+
+// partOf is a disk that is a piece of another one.
+type partOf struct {
+	disk.Image
+	start, length int64
+}
+
+func (p partOf) Size() int64 { return p.length }
+func (p partOf) ReadAt(b []byte, off int64) (int, error) {
+	return section{p.Image, p.start, p.length}.ReadAt(b, off)
+}
+
+func TestWarnings(t *testing.T) {
+	_, disks := machine(t, "incompatible-partitioning")
+	if w := only(t, disks...).Warnings(); len(w) != 0 {
+		t.Errorf("%q", w)
+	}
+	put(t, disks[0], 512, make([]byte, 512)) // the header of the first GPT
+	if w := only(t, disks...).Warnings(); len(w) == 0 {
+		t.Error("that the backup GPT was used is not said")
+	}
+}
+
 func TestNoWindows(t *testing.T) {
 	_, disks := machine(t, "not-windows")
 	if _, err := Open(envelope(t, disks...)); err != ErrNoWindows {

@@ -33,6 +33,7 @@ type found struct {
 	disks         []windows.Disk
 	volumes       []*volume
 	managed       []*ManagedError
+	warnings      []string
 	installations []*volume
 }
 
@@ -74,6 +75,9 @@ func (s *found) disk(i int, d *disk.Disk) {
 		return
 	}
 	w.SectorSize = int(t.SectorSize)
+	for _, text := range t.Warnings {
+		s.warnings = append(s.warnings, fmt.Sprintf("%s: %s", place(d.Name, 0), text))
+	}
 	if t.Managed != disk.NotManaged {
 		s.managed = append(s.managed, &ManagedError{By: t.Managed, Disk: d.Name})
 	}
@@ -225,7 +229,7 @@ func (v *volume) has(name string) bool {
 
 // system makes the System of an installation.
 func (s *found) system(in *volume) *System {
-	sys := &System{disk: in.disk, part: in.part, volume: in.ntfs, files: in.ntfs.FS()}
+	sys := &System{disk: in.disk, part: in.part, volume: in.ntfs, files: in.ntfs.FS(), warnings: s.warnings}
 	sys.machine = windows.Machine{Disks: slices.Clone(s.disks), Installations: len(s.installations)}
 	parts := slices.Clone(s.disks[in.disk].Partitions)
 	parts[in.part].Role = windows.RoleSystem

@@ -25,6 +25,8 @@ while [ $i -lt 400 ]; do
 	: >"big/a file with a long name $i.dat"
 	i=$((i + 1))
 done
+mkdir cases
+for name in ab AB Ab aB abc ABC; do printf $name >cases/$name; done
 printf x >'Ünïcode Ä/ß/日本.txt'
 python3 "$here/ntfs3g.py"
 # A full volume on which every other cluster comes free fragments what is written then, up to an attribute list.
