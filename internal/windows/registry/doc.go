@@ -11,12 +11,12 @@
 // (vk), a list of values, a value's data, a list of segments of long data (db), or a security descriptor (sk).
 //
 // [Open] reads a hive through an io.ReaderAt and touches only the cells on the path that is asked for; the transaction logs of
-// a hive that was not cleanly closed are applied in memory, and nothing is ever written to the source. [Hive.PatchDWORD] tells
-// which bytes would change a value, for the caller to put over its image. [Parse] and [Format] are regedit's text, [Build] makes
+// a hive that was not cleanly closed are applied in memory, and nothing is ever written to the source. [Hive.Patch] tells
+// which bytes would change values, for the caller to put over its image. [Parse] and [Format] are regedit's text, [Build] makes
 // a hive of it; Berth's test machines come into being that way.
 //
 // It does not know which hive a path belongs to, what CurrentControlSet is, or what any value means: windows/offline and check
-// do. It does not follow links between keys, decode security descriptors or add keys to an existing hive.
+// do. It does not follow links between keys, decode security descriptors, add keys to an existing hive or make one grow.
 //
 // The format is not documented by Microsoft. The numbers here are those that M. Suhanov's "Windows registry file format
 // specification" gives, held in the tests against hivex and against hives that Windows wrote.

@@ -52,7 +52,8 @@ type baseBlock struct {
 	kind, format uint32
 	root, bins   uint32
 	stamp        uint64
-	sound        bool // the checksum is right
+	sound        bool   // the checksum is right
+	lastLog      uint32 // sequence number of the last log entry applied
 }
 
 func parseBase(b []byte) (baseBlock, bool) {

@@ -100,7 +100,7 @@ func wholeTree(t testing.TB, h *Hive) (*Node, counts) {
 
 func TestRealHivesAsHivexReads(t *testing.T) {
 	for name, dirty := range map[string]bool{"BCD": false, "SAM": false, "SECURITY": true, "NTUSER_with_winscp.DAT": true,
-		"SYSTEM_WIN_10_1709": true, "SYSTEM_B": true} {
+		"SYSTEM_WIN_10_1709": true} {
 		t.Run(name, func(t *testing.T) {
 			b := realHive(t, name)
 			file := filepath.Join(t.TempDir(), name)
@@ -123,12 +123,15 @@ func TestRealHivesAsHivexReads(t *testing.T) {
 func TestReplay(t *testing.T) {
 	b := realHive(t, "SYSTEM_B")
 	log1, log2 := logOf("LOG1", realHive(t, "SYSTEM_B.LOG1")), logOf("LOG2", realHive(t, "SYSTEM_B.LOG2"))
-	for _, logs := range [][]Log{{log1, log2}, {log2, log1}} {
+	for i, logs := range [][]Log{{log1, log2}, {log2, log1}} {
 		h := openBytes(t, b, logs...)
 		// The lab's own reading of these files, before this package: 24 entries with 315 pages, every hash right.
 		if s := h.State(); !s.Dirty || s.Stale || s.Entries != 24 || s.Pages != 315 || s.Damaged != "" ||
 			!strings.Contains(s.Why, "LOG1: entries 2107 to 2110 applied; LOG2: entries 2111 to 2130 applied") {
 			t.Errorf("state %+v", s)
+		}
+		if i > 0 {
+			continue
 		}
 		// The hive as it is after the logs, for hivex.
 		size := int64(baseSize) + int64(h.base.bins)

@@ -333,8 +333,10 @@ func FuzzHive(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if k, err := root.Open(`A\B\C`); err == nil {
-			_, _ = k.Value("text")
+		names, _ := root.Subkeys()
+		for _, n := range append(names[:min(len(names), 3)], "") {
+			// What Patch answers reads back, or it does not answer.
+			_, _ = h.Patch(Edit{n, NewSZ("text", "some longer text than there was")}, Edit{n, NewDWORD("v", 1)})
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -176,6 +178,38 @@ func TestLookupReadsLittle(t *testing.T) {
 		t.Errorf("one key of 20000 in %d bytes took %d bytes in %d reads", len(b), r.bytes, r.reads)
 	}
 	t.Logf("%d bytes in %d reads, of %d", r.bytes, r.reads, len(b))
+}
+
+// A hive is asked by several checks at once. The cache is smaller than the hive, so pages come and go.
+func TestConcurrentReaders(t *testing.T) {
+	root := manyKeys(3000)
+	for i := range 400 {
+		root.Set(windows.Value{Name: fmt.Sprint("blob", i), Type: windows.RegBinary, Data: bytes.Repeat([]byte{byte(i)}, 16000)})
+	}
+	h, b := built(t, root)
+	if len(b) < cachedPages*pageSize {
+		t.Fatalf("%d bytes fit in the cache", len(b))
+	}
+	top := rootOf(t, h)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := g; i < 3000; i += 7 {
+				k, err := top.Open(fmt.Sprintf(`Many\Key %d`, i))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if v, err := k.Value("Number"); err != nil || le.Uint32(v.Data) != uint32(i) {
+					t.Errorf("Key %d: %v, %v", i, v, err)
+				}
+				if v, err := top.Value(fmt.Sprint("blob", i%400)); err != nil || len(v.Data) != 16000 || v.Data[i%16000] != byte(i%400) {
+					t.Errorf("blob %d: %v", i%400, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestNothingIsAbsentBelowALink(t *testing.T) {

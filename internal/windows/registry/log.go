@@ -228,6 +228,7 @@ func (h *Hive) replay(logs []Log) error {
 		}
 		notes = append(notes, fmt.Sprintf("%s: entries %d to %d applied", l.Name, l.entries[0].seq, last))
 	}
+	h.base.lastLog = last
 	if h.state.Entries == 0 {
 		h.state.Stale = true
 		why := "no logs were given"

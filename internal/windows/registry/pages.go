@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,8 @@ type pages struct {
 	size   int64 // bytes of source
 	// changed tells, for each page that the logs changed, what is laid over it, in this order.
 	changed map[int64][]piece
+	// edited is pages that were written to, by the one who edits; nil for those that only read.
+	edited map[int64][]byte
 
 	slots [cachedPages]atomic.Pointer[cachedPage]
 }
@@ -59,6 +62,9 @@ func (p *pages) read(off, n int64) ([]byte, error) {
 }
 
 func (p *pages) page(page int64) ([]byte, error) {
+	if d, ok := p.edited[page]; ok {
+		return d, nil
+	}
 	slot := &p.slots[page%cachedPages]
 	if c := slot.Load(); c != nil && c.page == page {
 		return c.data, nil
@@ -93,6 +99,23 @@ func (p *pages) change(off, n int64, log io.ReaderAt, at int64) {
 		off += part
 		at += part
 	}
+}
+
+// write puts bytes over the file, in copies of its pages. Slices that were read before keep what they had.
+func (p *pages) write(off int64, b []byte) error {
+	for len(b) > 0 {
+		page := off / pageSize
+		d, err := p.page(page)
+		if err != nil {
+			return err
+		}
+		d = bytes.Clone(d)
+		n := copy(d[off-page*pageSize:], b)
+		p.edited[page] = d
+		b = b[n:]
+		off += int64(n)
+	}
+	return nil
 }
 
 // readFull fills b from off. A source that ends early is an error, whatever it returns.

@@ -53,6 +53,8 @@ func Parse(text string) (*Node, error) {
 		return nil, err
 	}
 	root := &Node{}
+	// Every key so far by its folded path: a key of many subkeys is not searched for each of them.
+	keys := map[string]*Node{"": root}
 	var at *Node
 	// A file names a key's values in a row; index finds one among many without comparing all.
 	var index map[string]int
@@ -75,7 +77,7 @@ func Parse(text string) (*Node, error) {
 			if err != nil {
 				return nil, fmt.Errorf("line %d: %w", no, err)
 			}
-			at = root.Make(path)
+			at = makeKey(keys, path)
 			index = make(map[string]int, len(at.Values))
 			for i, v := range at.Values {
 				index[foldName(v.Name)] = i
@@ -97,6 +99,23 @@ func Parse(text string) (*Node, error) {
 			at.Values = append(at.Values, v)
 		}
 	}
+}
+
+// makeKey is Node.Make by an index of folded paths.
+func makeKey(keys map[string]*Node, path string) *Node {
+	folded := foldName(path)
+	if n := keys[folded]; n != nil {
+		return n
+	}
+	parent, name := "", path
+	if i := strings.LastIndexByte(path, '\\'); i >= 0 {
+		parent, name = path[:i], path[i+1:]
+	}
+	n := &Node{Name: name}
+	p := makeKey(keys, parent)
+	p.Keys = append(p.Keys, n)
+	keys[folded] = n
+	return n
 }
 
 func decodeText(text string) (string, error) {

@@ -274,6 +274,16 @@ func QWORD(v windows.Value) (uint64, error) {
 	return le.Uint64(v.Data), nil
 }
 
+// NewSZ is a REG_SZ.
+func NewSZ(name, text string) windows.Value {
+	return windows.Value{Name: name, Type: windows.RegSZ, Data: encodeSZ(text)}
+}
+
+// NewDWORD is a REG_DWORD.
+func NewDWORD(name string, n uint32) windows.Value {
+	return windows.Value{Name: name, Type: windows.RegDWORD, Data: le.AppendUint32(nil, n)}
+}
+
 func wrongType(v windows.Value, want string) error {
 	return fmt.Errorf("value %q: type %d, want %s", v.Name, v.Type, want)
 }
