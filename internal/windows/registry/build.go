@@ -61,8 +61,8 @@ type BuildOptions struct {
 }
 
 // Build makes a hive file (regf 1.5) whose root is the given node: hashed, sorted lists of keys, one security descriptor
-// (administrators and SYSTEM may do everything, users may read), long data in segments. The same tree and options give the same bytes. The node's
-// own name becomes ROOT, as in Windows' hives, where it means nothing.
+// (administrators and SYSTEM may do everything, users may read), long data in segments. The same tree and options give the same
+// bytes. The node's own name becomes ROOT, as in Windows' hives, where it means nothing.
 //
 // It fails on what a hive cannot hold: names that are empty, too long or occur twice, a backslash in a key's name, values longer
 // than 64 MiB, more than 512 keys below one another; and on a key CurrentControlSet in SYSTEM, which is a link

@@ -15,8 +15,8 @@
 // which bytes would change values, for the caller to put over its image. [Parse] and [Format] are regedit's text, [Build] makes
 // a hive of it; Berth's test machines come into being that way.
 //
-// It does not know which hive a path belongs to, what CurrentControlSet is, or what any value means: windows/offline and check
-// do. It does not follow links between keys, decode security descriptors, add keys to an existing hive or make one grow.
+// A reader does not know which hive it reads, what CurrentControlSet stands for, or what any value means: windows/offline and
+// check do. It does not follow links between keys, decode security descriptors, add keys to an existing hive or make one grow.
 //
 // The format is not documented by Microsoft. The numbers here are those that M. Suhanov's "Windows registry file format
 // specification" gives, held in the tests against hivex and against hives that Windows wrote.

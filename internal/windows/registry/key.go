@@ -12,7 +12,7 @@ import (
 )
 
 // maxUnreadable is after how many unreadable subkeys or values of one key the rest are left alone: damage of that extent leaves
-// nothing to trust, and reading on would cost a hostile hive nothing and us much.
+// nothing to trust, and reading on is what a hostile hive would want.
 const maxUnreadable = 64
 
 // key is an open key.
@@ -92,7 +92,7 @@ func (k *key) Subkeys() ([]string, error) {
 	for _, off := range offs {
 		c, err := k.h.key(off, k.off, k.depth+1)
 		if err != nil {
-			lost = cmpErr(lost, err)
+			lost = firstErr(lost, err)
 			if bad++; bad == maxUnreadable {
 				break
 			}
@@ -100,14 +100,14 @@ func (k *key) Subkeys() ([]string, error) {
 		}
 		// Cells that do not overlap cannot hold more than the hive.
 		if size += int64(len(c.rawName)); size > k.h.limit {
-			lost = cmpErr(lost, k.h.damage("key %#x: the names of its subkeys overlap", k.off))
+			lost = firstErr(lost, k.h.damage("key %#x: the names of its subkeys overlap", k.off))
 			break
 		}
 		names = append(names, c.Name())
 	}
 	all := len(names)
 	if names = distinct(names); len(names) < all {
-		lost = cmpErr(lost, k.h.damage("key %#x: two subkeys of one name", k.off))
+		lost = firstErr(lost, k.h.damage("key %#x: two subkeys of one name", k.off))
 	}
 	if lost != nil {
 		return names, fmt.Errorf("key %q: subkeys: %w", k.Name(), lost)
@@ -161,7 +161,7 @@ func (k *key) child(name string) (*key, error) {
 		}
 		c, err := k.h.key(off, k.off, k.depth+1)
 		if err != nil {
-			lost = cmpErr(lost, err)
+			lost = firstErr(lost, err)
 			bad++
 			return bad < maxUnreadable, nil
 		}
@@ -200,8 +200,8 @@ func hintFits(hint []byte, upcased []uint16) bool {
 	return true
 }
 
-// cmpErr keeps the first of two errors.
-func cmpErr(first, err error) error {
+// firstErr keeps the first of two errors.
+func firstErr(first, err error) error {
 	if first != nil {
 		return first
 	}
@@ -256,7 +256,7 @@ func (k *key) eachSubkey(f func(off uint32, kind string, hint []byte) (bool, err
 			err = k.h.damage("list %#x: it is %s of %d bytes in an ri list", le.Uint32(b), kind, len(part))
 		}
 		if err != nil {
-			lost = cmpErr(lost, err)
+			lost = firstErr(lost, err)
 			if bad++; bad == maxUnreadable {
 				return lost
 			}

@@ -20,8 +20,8 @@ type Edit struct {
 
 // Patch is bytes to be put over a file.
 type Patch struct {
-	Off  int64 // from the beginning of the hive file
-	Data []byte
+	Off  int64  // from the beginning of the hive file
+	Data []byte // not to be changed
 }
 
 // Patch tells which bytes of the hive file would make the edits, in order of their offsets. Nothing is written: putting all of

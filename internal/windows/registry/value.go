@@ -44,7 +44,7 @@ func (k *key) Values() ([]string, error) {
 	case duplicates(offs):
 		return nil, fmt.Errorf("key %q: %w", k.Name(), k.h.damage("key %#x: lists a value twice", k.off))
 	case size > k.h.limit:
-		lost = cmpErr(lost, k.h.damage("key %#x: the names of its values overlap", k.off))
+		lost = firstErr(lost, k.h.damage("key %#x: the names of its values overlap", k.off))
 	}
 	if lost != nil {
 		return names, fmt.Errorf("key %q: values: %w", k.Name(), lost)
@@ -110,7 +110,7 @@ func (k *key) eachValue(f func(storedValue) bool) error {
 	for ; len(b) > 0; b = b[4:] {
 		v, err := k.h.value(le.Uint32(b))
 		if err != nil {
-			lost = cmpErr(lost, err)
+			lost = firstErr(lost, err)
 			if bad++; bad == maxUnreadable {
 				return lost
 			}
@@ -224,7 +224,8 @@ func SZ(v windows.Value) (string, error) {
 	return decodeUTF16(s), nil
 }
 
-// MultiSZ is the strings of a REG_MULTI_SZ, up to the empty one that ends it.
+// MultiSZ is the strings of a REG_MULTI_SZ, up to the empty one that ends it. A few values hold empty strings in between and are not
+// of that form, PendingFileRenameOperations the best known: whether such a one is empty is all that MultiSZ tells.
 func MultiSZ(v windows.Value) ([]string, error) {
 	if v.Type != windows.RegMultiSZ {
 		return nil, wrongType(v, "REG_MULTI_SZ")
