@@ -142,6 +142,99 @@ func TestLZNT1(t *testing.T) {
 	}
 }
 
+// rawBlock is a chunk of stored LZX blocks; every block begins with its kind, its size and the recent offsets.
+func rawBlock(parts ...string) []byte {
+	var b []byte
+	for _, p := range parts {
+		bits := uint32(lzxRaw)<<29 | uint32(len(p))<<12 // 3 bits, a 0, 16 bits of size, and 12 to the next word
+		b = le.AppendUint16(b, uint16(bits>>16))
+		b = le.AppendUint16(b, uint16(bits))
+		for _, o := range []uint32{1, 2, 3} {
+			b = le.AppendUint32(b, o)
+		}
+		b = append(b, p...)
+		if len(p)%2 == 1 {
+			b = append(b, 0)
+		}
+	}
+	return b
+}
+
+func TestLZX(t *testing.T) {
+	// What the sample's compressor does not write: stored blocks. The others are in TestContents.
+	want := "stored," + "and again" + "!"
+	var x lzx
+	out := make([]byte, len(want))
+	if err := x.inflate(out, rawBlock("stored,", "and again", "!")); err != nil || string(out) != want {
+		t.Errorf("%q, %v", out, err)
+	}
+	good := rawBlock("stored")
+	zero := rawBlock("stored")
+	le.PutUint32(zero[4:], 0)
+	far := rawBlock("stored")
+	le.PutUint32(far[8:], lzxWindow+1)
+	for name, in := range map[string][]byte{
+		"empty":          nil,
+		"zeros":          make([]byte, 400),
+		"ones":           bytes.Repeat([]byte{0xFF}, 400),
+		"cut":            good[:len(good)-1],
+		"offset 0":       zero,
+		"offset too far": far,
+		"block too long": rawBlock("stored and more"),
+		"block of 0":     rawBlock(""),
+		"no more":        rawBlock("stor"),
+	} {
+		if err := x.inflate(make([]byte, 6), in); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// lzxChunk is a chunk of the sample that is compressed, and its contents.
+func lzxChunk(t testing.TB) (in, out []byte) {
+	v := open(t, sample())
+	f, err := v.FS().Open("wof/lzx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed, err := v.FS().ReadFile("wof/lzx:" + wofStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := f.(*File).Size()
+	table := int((size-1)/lzxWindow) * 4
+	out = make([]byte, lzxWindow)
+	if err := readFull(f.(*File), out, 0); err != nil {
+		t.Fatal(err)
+	}
+	return packed[table : table+int(le.Uint32(packed))], out
+}
+
+func TestLZXTruncated(t *testing.T) {
+	in, want := lzxChunk(t)
+	var x lzx
+	out := make([]byte, lzxWindow)
+	if err := x.inflate(out, in); err != nil || !bytes.Equal(out, want) {
+		t.Fatal(err)
+	}
+	for n := 0; n < len(in)-2; n += 1 + n/50 {
+		if err := x.inflate(out, in[:n]); err == nil {
+			t.Errorf("%d bytes of %d were enough", n, len(in))
+		}
+	}
+}
+
+func FuzzLZX(f *testing.F) {
+	in, _ := lzxChunk(f)
+	f.Add(in, uint16(lzxWindow))
+	f.Add(rawBlock("stored,", "and again"), uint16(16))
+	f.Add(bytes.Repeat([]byte{0x20, 0x11}, 200), uint16(300))
+	f.Fuzz(func(t *testing.T, in []byte, n uint16) {
+		var x lzx
+		x.inflate(make([]byte, min(int(n), lzxWindow)), in)
+	})
+}
+
 func FuzzXpress(f *testing.F) {
 	for i, v := range vectors {
 		f.Add(xpressVector(f, i), uint16(len(v.text)))

@@ -33,7 +33,7 @@ func (e *CorruptError) Error() string {
 
 // UnsupportedError is a sound structure that this package does not read.
 type UnsupportedError struct {
-	What string // e.g. "WOF compression with LZX", "EFS encryption"
+	What string // e.g. "WOF files in a WIM (WIMBoot)", "EFS encryption"
 }
 
 func (e *UnsupportedError) Error() string { return "NTFS: not supported: " + e.What }

@@ -2,7 +2,7 @@
 // volume a file's bytes lie.
 //
 // It reads what Windows 10 and 11 write: resident, fragmented and sparse data, LZNT1 compression, files compressed by the
-// Windows Overlay Filter (CompactOS) with XPRESS, hard links, DOS names and directories of any size, which are searched
+// Windows Overlay Filter (CompactOS) with XPRESS or LZX, hard links, DOS names and directories of any size, which are searched
 // through their B+ trees in the order that the volume's own $UpCase gives.
 //
 // It does not write, does not replay $LogFile, decrypts nothing (BitLocker: [BitLockerError]; EFS: [UnsupportedError]) and

@@ -36,7 +36,7 @@ type wofReader struct {
 	at       int64 // number of the inflated chunk, -1 none
 	inflated []byte
 	in       []byte
-	x        xpress
+	code     interface{ inflate(out, in []byte) error }
 }
 
 // newWOF opens the contents of a file whose reparse data, without the 8 bytes of header, is data.
@@ -55,7 +55,7 @@ func newWOF(rec *record, size int64, data []byte) (*wofReader, error) {
 	case len(data) < 16:
 		return nil, rec.corrupt(-1, "WOF reparse data has %d bytes", len(data))
 	}
-	w := &wofReader{what: fmt.Sprintf("%s of MFT record %d", wofStream, rec.number), size: size, entry: 4, at: -1}
+	w := &wofReader{what: fmt.Sprintf("%s of MFT record %d", wofStream, rec.number), size: size, entry: 4, at: -1, code: new(xpress)}
 	switch c := le.Uint32(data[12:]); c {
 	case wofXpress4K:
 		w.chunk = 4 << 10
@@ -64,7 +64,7 @@ func newWOF(rec *record, size int64, data []byte) (*wofReader, error) {
 	case wofXpress16K:
 		w.chunk = 16 << 10
 	case wofLZX:
-		return nil, &UnsupportedError{What: "WOF compression with LZX"}
+		w.chunk, w.code = lzxWindow, new(lzx)
 	default:
 		return nil, &UnsupportedError{What: fmt.Sprintf("WOF compression %d", c)}
 	}
@@ -138,7 +138,7 @@ func (w *wofReader) load(n int64) error {
 	}
 	if to-from == want {
 		copy(out, in)
-	} else if err := w.x.inflate(out, in); err != nil {
+	} else if err := w.code.inflate(out, in); err != nil {
 		return &CorruptError{What: w.what, Offset: table + from, Detail: fmt.Sprintf("chunk %d: %v", n, err)}
 	}
 	w.inflated, w.at = out[:want:w.chunk], n

@@ -7,72 +7,23 @@ import (
 
 var errXpress = errors.New("XPRESS data is damaged")
 
-const (
-	xpressTable   = 256 // bytes of the code lengths: 512 symbols, 4 bits each
-	xpressMaxBits = 15
-	xpressFast    = 10 // bits that the direct table decodes
-)
+// xpressTable is the size of the code lengths that a chunk begins with, in bytes: 512 symbols, 4 bits each.
+const xpressTable = 256
 
-// xpress inflates one chunk of LZ77+Huffman ([MS-XCA] 2.2). The zero value is ready; it holds tables and is not safe for
+// xpress inflates chunks of LZ77+Huffman ([MS-XCA] 2.2). The zero value is ready; it holds tables and is not safe for
 // concurrent use.
-type xpress struct {
-	fast   [1 << xpressFast]uint16 // symbol | length<<9; 0: longer code
-	first  [xpressMaxBits + 2]uint32
-	start  [xpressMaxBits + 2]uint32
-	sorted [512]uint16
-}
-
-// tables builds the canonical Huffman code. Only complete codes are accepted.
-func (x *xpress) tables(in []byte) error {
-	var count [xpressMaxBits + 2]uint32
-	length := func(sym int) uint32 { return uint32(in[sym/2]>>(4*(sym%2))) & 15 }
-	for s := range 512 {
-		count[length(s)]++
-	}
-	count[0] = 0
-	code, at := uint32(0), uint32(0)
-	for l := 1; l <= xpressMaxBits; l++ {
-		code <<= 1
-		x.first[l], x.start[l] = code, at
-		code += count[l]
-		at += count[l]
-		if code > 1<<l {
-			return errXpress
-		}
-	}
-	if code != 1<<xpressMaxBits {
-		return errXpress
-	}
-	next := x.start
-	for s := range 512 {
-		if l := length(s); l > 0 {
-			x.sorted[next[l]] = uint16(s)
-			next[l]++
-		}
-	}
-	clear(x.fast[:])
-	for l := 1; l <= xpressFast; l++ {
-		for i := range count[l] {
-			from := (x.first[l] + i) << (xpressFast - l)
-			for k := range uint32(1) << (xpressFast - l) {
-				x.fast[from+k] = x.sorted[x.start[l]+i] | uint16(l)<<9
-			}
-		}
-	}
-	// first[l+1] doubles as the end of the codes of length l.
-	x.first[xpressMaxBits+1] = code << 1
-	for l := 1; l <= xpressMaxBits; l++ {
-		x.start[l] -= x.first[l] // start[l]+code is the index in sorted
-	}
-	return nil
-}
+type xpress struct{ code huffman }
 
 // inflate fills out from in.
 func (x *xpress) inflate(out, in []byte) error {
 	if len(in) < xpressTable+4 {
 		return errXpress
 	}
-	if err := x.tables(in); err != nil {
+	var lengths [2 * xpressTable]byte
+	for i, b := range in[:xpressTable] {
+		lengths[2*i], lengths[2*i+1] = b&15, b>>4
+	}
+	if err := x.code.build(lengths[:]); err != nil {
 		return err
 	}
 	p := xpressTable
@@ -99,20 +50,9 @@ func (x *xpress) inflate(out, in []byte) error {
 		if p > len(in)+4 {
 			return errXpress
 		}
-		sym, l := 0, 0
-		if e := x.fast[buf>>(32-xpressFast)]; e != 0 {
-			sym, l = int(e&511), int(e>>9)
-		} else {
-			for l = xpressFast + 1; l <= xpressMaxBits; l++ {
-				// Codes of length l are below those of l+1 in the code's order.
-				if c := buf >> (32 - l); c<<1 < x.first[l+1] {
-					sym = int(x.sorted[x.start[l]+c])
-					break
-				}
-			}
-			if l > xpressMaxBits {
-				return errXpress
-			}
+		sym, l := x.code.decode(buf)
+		if l == 0 {
+			return errXpress
 		}
 		take(l)
 		if sym < 256 {

@@ -47,7 +47,12 @@ lib.wimlib_create_compressor.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c
 lib.wimlib_compress.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p]
 lib.wimlib_compress.restype = ctypes.c_size_t
 lib.wimlib_global_init(0)
-data = text(4000) + noise(5000, 3) + bytes(30000) + text(500)
+# Calls (0xE8) with targets around all limits, which LZX translates.
+calls = b''.join(b'\x90\xe8' + struct.pack('<i', t) for t in
+                 [0, 1, -1, 5, -5, 11999999, 12000000, 12000001, -40, -4000, -100000, 2**31 - 1, -2**31] + [12000000 - 9 * i for i in range(60)] + [-7 * i for i in range(60)])
+# Records whose distances are multiples of 24: LZX tells such offsets in its aligned blocks.
+records = b''.join(noise(24, 100 + b % 80) for b in noise(1300, 9))
+data = calls + text(4000) + noise(5000, 3) + bytes(30000) + text(500) + calls + records
 sums = open('../wof.sums', 'w')
 os.mkdir('wof')
 for name, kind, chunk, code in ('xpress4k', 1, 4096, 0), ('lzx', 2, 32768, 1), ('xpress8k', 1, 8192, 2), ('xpress16k', 1, 16384, 3):
