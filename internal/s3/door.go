@@ -72,7 +72,7 @@ type operation struct {
 
 // operations in the order in which they are tried.
 var operations = []operation{
-	{"ListBuckets", serviceLevel, "GET", "", nil, "s3:ListAllMyBuckets", (*request).listBuckets},
+	{"ListBuckets", serviceLevel, "GET", "", []string{"prefix", "max-buckets", "continuation-token", "bucket-region"}, "s3:ListAllMyBuckets", (*request).listBuckets},
 
 	{"GetBucketLocation", bucketLevel, "GET", "location", nil, "s3:GetBucketLocation", (*request).getBucketLocation},
 	{"ListMultipartUploads", bucketLevel, "GET", "uploads", []string{"prefix", "delimiter", "key-marker", "upload-id-marker", "max-uploads", "encoding-type"}, "s3:ListBucketMultipartUploads", (*request).listMultipartUploads},
@@ -114,6 +114,9 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	id := newID()
 	w.Header().Set("X-Amz-Request-Id", id)
+	// Objects are strangers' bytes on the console's own origin: a browser that follows a presigned URL must not run them there.
+	w.Header().Set("Content-Security-Policy", "sandbox")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	q := &request{Request: r, door: d, w: w}
 	name, err := q.serve()
 	if err == nil {

@@ -46,6 +46,17 @@ func TestBuckets(t *testing.T) {
 	if fmt.Sprint(names) != "[a.b-c exports images]" || *out.Owner.ID != account || time.Since(*out.Buckets[0].CreationDate) > time.Minute {
 		t.Errorf("buckets %v of %v since %v", names, *out.Owner.ID, out.Buckets[0].CreationDate)
 	}
+	pages := awss3.NewListBucketsPaginator(d.client, &awss3.ListBucketsInput{Prefix: aws.String(""), MaxBuckets: aws.Int32(2)})
+	names = nil
+	for pages.HasMorePages() {
+		page := must2(pages.NextPage(ctx))(t)
+		for _, b := range page.Buckets {
+			names = append(names, *b.Name)
+		}
+	}
+	if fmt.Sprint(names) != "[a.b-c exports images]" {
+		t.Errorf("pages of buckets: %v", names)
+	}
 	loc, err := d.client.GetBucketLocation(ctx, &awss3.GetBucketLocationInput{Bucket: aws.String("images")})
 	if err != nil || loc.LocationConstraint != testRegion {
 		t.Errorf("location %v, %v", loc, err)

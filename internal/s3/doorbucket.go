@@ -6,9 +6,30 @@ import (
 )
 
 func (q *request) listBuckets() error {
-	out := listBucketsXML{Owner: q.owner()}
-	for _, b := range q.door.Store.Buckets() {
-		out.Buckets = append(out.Buckets, bucketXML{b.Name, stamp(b.Created)})
+	const limit = 10_000 // ListBuckets, MaxBuckets
+	most, err := q.number("max-buckets", limit, 1, limit)
+	if err != nil {
+		return err
+	}
+	var after cursor
+	if token := q.query.Get("continuation-token"); token != "" {
+		if after, err = cursorOf(token); err != nil {
+			return err
+		}
+	}
+	prefix := q.query.Get("prefix")
+	out := listBucketsXML{Owner: q.owner(), Prefix: prefix}
+	if region := q.query.Get("bucket-region"); region == "" || region == q.door.Region {
+		for _, b := range q.door.Store.Buckets() {
+			if !strings.HasPrefix(b.Name, prefix) || b.Name <= after.key {
+				continue
+			}
+			if len(out.Buckets) == most {
+				out.ContinuationToken = cursor{key: out.Buckets[most-1].Name}.token()
+				break
+			}
+			out.Buckets = append(out.Buckets, bucketXML{b.Name, stamp(b.Created), q.door.Region})
+		}
 	}
 	q.answer(http.StatusOK, out)
 	return nil
@@ -38,7 +59,11 @@ func (q *request) headBucket() error {
 func (q *request) createBucket() error {
 	if q.body.Length() != 0 {
 		var in createBucketXML
-		if err := q.xml(&in); err != nil {
+		payload, err := q.payload()
+		if err != nil {
+			return err
+		}
+		if err := q.xml(payload, &in); err != nil {
 			return err
 		}
 		if len(in.Rest) > 0 {
@@ -155,7 +180,11 @@ func (q *request) deleteObjects() error {
 		}
 	}
 	var in deleteXML
-	if err := q.xml(&in); err != nil {
+	payload, err := q.payload()
+	if err != nil {
+		return err
+	}
+	if err := q.xml(payload, &in); err != nil {
 		return err
 	}
 	if len(in.Object) == 0 || len(in.Object) > MaxListKeys {

@@ -100,7 +100,11 @@ func (q *request) copyPart(number int) error {
 
 func (q *request) completeMultipartUpload() error {
 	var in completeXML
-	if err := q.xml(&in); err != nil {
+	payload, err := q.plainPayload() // a checksum among the headers is the object's
+	if err != nil {
+		return err
+	}
+	if err := q.xml(payload, &in); err != nil {
 		return err
 	}
 	list := make([]completed, 0, len(in.Part))
@@ -109,18 +113,13 @@ func (q *request) completeMultipartUpload() error {
 	}
 	size := int64(-1)
 	if v := q.Header.Get("X-Amz-Mp-Object-Size"); v != "" {
-		var err error
 		if size, err = strconv.ParseInt(v, 10, 64); err != nil || size < 0 {
 			return ErrInvalidRequest.saying("Value for x-amz-mp-object-size header is invalid.")
 		}
 	}
-	// The checksum of the whole object, unless it is that of this request's XML (then the algorithm is announced).
-	var want Checksum
-	if q.Header.Get("X-Amz-Sdk-Checksum-Algorithm") == "" {
-		var err error
-		if want, err = q.checksum(); err != nil {
-			return err
-		}
+	want, err := q.checksum()
+	if err != nil {
+		return err
 	}
 	type result struct {
 		o   *object

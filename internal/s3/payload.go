@@ -18,8 +18,8 @@ const metaPrefix = "X-Amz-Meta-"
 // keptHeaders are stored with an object and given back with it, besides user metadata (x-amz-meta-).
 var keptHeaders = []string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires"}
 
-// payload describes the request's body: its size, and what it must be.
-func (q *request) payload() (body, error) {
+// plainPayload describes the request's body: its size, and its MD5 if that was sent.
+func (q *request) plainPayload() (body, error) {
 	in := body{r: moving{q.body, http.NewResponseController(q.w)}, size: q.body.Length()}
 	if in.size < 0 {
 		return in, ErrMissingLength
@@ -29,6 +29,15 @@ func (q *request) payload() (body, error) {
 		if in.md5, err = decodeMD5(q.Header.Get("Content-Md5")); err != nil {
 			return in, err
 		}
+	}
+	return in, nil
+}
+
+// payload describes the request's body: its size, and what it must be.
+func (q *request) payload() (body, error) {
+	in, err := q.plainPayload()
+	if err != nil {
+		return in, err
 	}
 	given, err := q.checksum()
 	if err != nil {
@@ -71,12 +80,8 @@ func (q *request) checksum() (Checksum, error) {
 	return given, nil
 }
 
-// xml reads the request's body, checks it as any other and decodes it.
-func (q *request) xml(v any) error {
-	in, err := q.payload()
-	if err != nil {
-		return err
-	}
+// xml reads a body of XML, checks it as any other and decodes it.
+func (q *request) xml(in body, v any) error {
 	if in.size > maxXMLBytes {
 		return ErrMalformedXML.saying("The XML is longer than %d bytes", int64(maxXMLBytes))
 	}

@@ -93,15 +93,19 @@ func (s *Store) createUpload(bucketName, key string, header map[string]string, a
 	if err != nil {
 		return nil, err
 	}
-	u.dir = b.path(uploadsDir, u.ID)
+	u.dir = trashDir + "/" + u.ID // until it is complete
 	if err := s.root.Mkdir(u.dir, 0o700); err != nil {
-		return nil, s.gone(err)
+		return nil, err
 	}
-	err = s.writeJSON(u.path(uploadRecord), u)
-	if err == nil {
-		err = errors.Join(s.syncDir(u.dir), s.syncDir(b.path(uploadsDir)))
+	if err := errors.Join(s.writeJSON(u.path(uploadRecord), u), s.syncDir(u.dir)); err != nil {
+		return nil, errors.Join(err, s.root.RemoveAll(u.dir))
 	}
-	if err != nil {
+	made := u.dir
+	u.dir = b.path(uploadsDir, u.ID)
+	if err := s.root.Rename(made, u.dir); err != nil {
+		return nil, errors.Join(s.gone(err), s.root.RemoveAll(made))
+	}
+	if err := s.syncDir(b.path(uploadsDir)); err != nil {
 		return nil, errors.Join(s.gone(err), s.root.RemoveAll(u.dir))
 	}
 	s.mu.Lock()
@@ -548,7 +552,7 @@ func (s *Store) loadUploads(b *bucket, finished map[string]bool) error {
 	for _, e := range entries {
 		dir := b.path(uploadsDir, e.Name())
 		u, err := s.loadUpload(dir)
-		if finished[e.Name()] || errors.Is(err, os.ErrNotExist) { // without a record it never began
+		if finished[e.Name()] {
 			if err := s.root.RemoveAll(dir); err != nil {
 				return err
 			}

@@ -265,6 +265,14 @@ func TestMultipart(t *testing.T) {
 			t.Errorf("ListMultipartUploads: %+v, %v", uploads, err)
 		}
 		in := &awss3.CompleteMultipartUploadInput{Bucket: &b, Key: key, UploadId: up.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done}, MpuObjectSize: aws.Int64(int64(len(content)))}
+		if c.kind == "FULL_OBJECT" && c.algorithm == "CRC32" {
+			in.ChecksumCRC32, in.ChecksumType = aws.String("AAAAAA=="), c.kind
+			_, err := d.client.CompleteMultipartUpload(ctx, in)
+			wantCode(t, err, "BadDigest")
+			h := CRC32.new()
+			h.Write(content)
+			in.ChecksumCRC32 = aws.String(base64.StdEncoding.EncodeToString(h.Sum(nil)))
+		}
 		out, err := d.client.CompleteMultipartUpload(ctx, in)
 		if err != nil {
 			t.Fatal(err)

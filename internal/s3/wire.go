@@ -39,14 +39,17 @@ type ownerXML struct {
 }
 
 type listBucketsXML struct {
-	XMLName xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ ListAllMyBucketsResult"`
-	Owner   ownerXML
-	Buckets []bucketXML `xml:"Buckets>Bucket"`
+	XMLName           xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ ListAllMyBucketsResult"`
+	Owner             ownerXML
+	Buckets           []bucketXML `xml:"Buckets>Bucket"`
+	Prefix            string      `xml:",omitempty"`
+	ContinuationToken string      `xml:",omitempty"`
 }
 
 type bucketXML struct {
 	Name         string
 	CreationDate stamp
+	BucketRegion string
 }
 
 type locationXML struct {
