@@ -34,11 +34,13 @@ const (
 	accountLocked       = 0x0400
 )
 
-// builtinGroups are the aliases of BUILTIN that a phony machine has.
-var builtinGroups = []struct {
+type builtinGroup struct {
 	rid           uint32
 	name, comment string
-}{
+}
+
+// builtinGroups are the aliases of BUILTIN that a phony machine has.
+var builtinGroups = []builtinGroup{
 	{0x220, "Administrators", "Administrators have complete and unrestricted access to the computer/domain"},
 	{0x221, "Users", "Users are prevented from making accidental or intentional system-wide changes and can run most applications"},
 	{0x222, "Guests", "Guests have the same access as members of the Users group by default, except for the Guest account which is further restricted"},
@@ -47,7 +49,7 @@ var builtinGroups = []struct {
 
 // parseAccount reads a line such as
 //
-//	WorkSpaces_BYOL = rid 1001, administrators, never expires
+//	WorkSpaces_BYOL = rid 1001 never-expires in Administrators in Users comment "..."
 func parseAccount(name, text string) (Account, error) {
 	a := Account{Name: name}
 	words, err := split(text)
@@ -89,12 +91,7 @@ func parseAccount(name, text string) (Account, error) {
 			if err != nil {
 				return a, err
 			}
-			if !slices.ContainsFunc(builtinGroups, func(g struct {
-				rid           uint32
-				name, comment string
-			}) bool {
-				return g.name == arg
-			}) {
+			if !slices.ContainsFunc(builtinGroups, func(g builtinGroup) bool { return g.name == arg }) {
 				return a, fmt.Errorf("no local group %q", arg)
 			}
 			a.Groups = append(a.Groups, arg)

@@ -19,7 +19,6 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"berth/internal/windows"
 	"berth/internal/windows/registry"
@@ -175,7 +174,7 @@ func TestBaseHives(t *testing.T) {
 		{"SOFTWARE", `Microsoft\Windows NT\CurrentVersion`, "InstallDate", "dword:5f69c418"},
 		{"SAM", `SAM\Domains\Account\Users\Names\WorkSpaces_BYOL`, "@", "hex(1001):"},
 		{"SAM", `SAM\Domains\Account\Users\Names\Administrator`, "@", "hex(500):"},
-		{"SAM", `SAM\Domains\Builtin\Aliases\Members\S-1-5-21-1472583690-2846193057-3905172846\000003E9`, "@", ""},
+		{"SAM", `SAM\Domains\Builtin\Aliases\Members\S-1-5-21-1472583690-2846193057-3905172846\000003E9`, "@", "str(2):\"\u0220"},
 		{"SECURITY", `Policy\PolPrDmS`, "@", "hex(0):"},
 		{"SECURITY", `Policy\PolAcDmS`, "@", "hex(0):01,04,00,00,00,00,00,05,15,00,00,00,0a,d8,c5,57,a1,75,a5,a9,6e,35,c4,e8"},
 		{"DEFAULT", `Control Panel\International`, "LocaleName", "en-US"},
@@ -186,7 +185,7 @@ func TestBaseHives(t *testing.T) {
 		ok := slices.ContainsFunc(strings.Split(out, "\n"), func(line string) bool {
 			return strings.HasPrefix(strings.Trim(line, `"`), strings.ReplaceAll(c.value, `\`, `\\`)) && strings.Contains(line, c.want)
 		})
-		if !ok && c.want != "" {
+		if !ok {
 			t.Errorf("%s\\%s: no %s with %s in:\n%s", c.hive, c.key, c.value, c.want, out)
 		}
 	}
@@ -226,11 +225,9 @@ func TestFreeSpace(t *testing.T) {
 	}
 }
 
-// TestDeterministic writes a machine twice: the same bytes, fast, and few of them.
+// TestDeterministic writes a machine twice: the same bytes.
 func TestDeterministic(t *testing.T) {
-	began := time.Now()
 	first := baseDisk(t)
-	took := time.Since(began)
 	second := filepath.Join(t.TempDir(), "again.raw")
 	if err := load(t, Base).WriteRaw(context.Background(), second); err != nil {
 		t.Fatal(err)
@@ -238,7 +235,6 @@ func TestDeterministic(t *testing.T) {
 	if a, b := contents(t, first), contents(t, second); a != b {
 		t.Error("two disks of one text differ")
 	}
-	t.Logf("written in %v", took)
 }
 
 // contents is a hash over the blocks of a disk that are not zero, with their places: how a file system keeps holes differs.
@@ -272,10 +268,17 @@ func contents(t *testing.T, path string) [32]byte {
 	}
 }
 
-// TestExport writes every format, and lets qemu-img compare it with the raw disk.
+// TestExport writes every format, and lets qemu-img compare it with the raw disk. The disk is small because qemu-img reads
+// each zero of a VHDX one by one: 40 GiB take it more than a minute.
 func TestExport(t *testing.T) {
-	m := load(t, Base)
-	raw := baseDisk(t)
+	m, err := LoadFS(overlay("A small one.\n-- machine --\nbase = win10-2004-enterprise\ndisk = 3GiB\n"), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := filepath.Join(t.TempDir(), "raw")
+	if err := m.WriteRaw(context.Background(), raw); err != nil {
+		t.Fatal(err)
+	}
 	for _, format := range Formats {
 		t.Run(format, func(t *testing.T) {
 			dir := t.TempDir()
@@ -285,15 +288,6 @@ func TestExport(t *testing.T) {
 			}
 			if left, _ := os.ReadDir(dir); len(left) != 1 {
 				t.Errorf("beside the file: %v", left)
-			}
-			info, err := os.Stat(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if format == "ova" || format == "vmdk" {
-				if info.Size() > 16<<20 {
-					t.Errorf("%d bytes are no few MB", info.Size())
-				}
 			}
 			kind, target := qemuFormats[format], path
 			switch format {
@@ -311,6 +305,22 @@ func TestExport(t *testing.T) {
 	if err := m.Export(context.Background(), filepath.Join(t.TempDir(), "x"), "iso"); err == nil {
 		t.Error("an unknown format is written")
 	}
+}
+
+// TestSampleVM writes what the demo imports.
+func TestSampleVM(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sample.ova")
+	if err := load(t, Base).Export(context.Background(), path, "ova"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > 16<<20 {
+		t.Errorf("%d bytes are no few MB", info.Size())
+	}
+	checkOVA(t, load(t, Base), path)
 }
 
 // checkOVA reads an OVA as an importer does and returns its disk, unpacked.
@@ -339,7 +349,7 @@ func checkOVA(t *testing.T, m *Machine, path string) string {
 			t.Fatal(err)
 		}
 	}
-	if want := []string{Base + ".ovf", Base + ".mf", Base + "-disk1.vmdk"}; !slices.Equal(names, want) {
+	if want := []string{m.Name + ".ovf", m.Name + ".mf", m.Name + "-disk1.vmdk"}; !slices.Equal(names, want) {
 		t.Fatalf("parts %v, want %v", names, want)
 	}
 	for _, name := range []string{names[0], names[2]} {
@@ -490,12 +500,12 @@ FAIL DiskSizeExceeded
 	if trees["boot"].children["BOOT"].children["EXTRA"] == nil || trees["windows"].children["SWAPFILE.SYS"] != nil {
 		t.Error("files are not as told")
 	}
-	if !maps(m.Findings, "DiskSizeExceeded", "FAIL") {
+	if !onlyFinding(m.Findings, "DiskSizeExceeded", "FAIL") {
 		t.Errorf("findings %v", m.Findings)
 	}
 }
 
-func maps(m map[string]string, key, value string) bool { return len(m) == 1 && m[key] == value }
+func onlyFinding(m map[string]string, key, value string) bool { return len(m) == 1 && m[key] == value }
 
 // TestErrors: each text is refused, and the error says where.
 func TestErrors(t *testing.T) {
@@ -580,6 +590,31 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// tiny stands for the base machine where thousands are loaded.
+const tiny = `Tiny.
+-- machine --
+disk = 1GiB
+scheme = GPT
+signature = 1
+installed = 2020-01-01T00:00:00Z
+sid = S-1-5-21-1
+partition boot = size 1MiB type system ntfs
+partition windows = size rest ntfs label "C \\ \""
+-- registry.reg --
+[HKEY_LOCAL_MACHINE\SYSTEM\Select]
+"Current"=dword:00000001
+[HKEY_LOCAL_MACHINE\SECURITY\Policy]
+-- accounts --
+WorkSpaces_BYOL = rid 1001 in Users comment "c"
+-- files --
+Users/Default User/ = junction C:\Users\Default hidden
+boot:bootmgr = data b read-only
+Windows/System32/ntoskrnl.exe = pe arm64 system
+pagefile.sys = size 1MiB
+-- data/b --
+b
+`
+
 // FuzzMachine holds that no text makes Load or the trees panic, and that what loads keeps within its disk.
 func FuzzMachine(f *testing.F) {
 	names, err := Names()
@@ -591,11 +626,13 @@ func FuzzMachine(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(data)
+		if name != Base {
+			f.Add(data)
+		}
 	}
-	f.Add([]byte("-- machine --\ndisk = 1GiB\nscheme = GPT\ninstalled = 2020-01-01T00:00:00Z\nsid = S-1-5-21-1\npartition windows = size rest ntfs\n-- registry.reg --\n[SYSTEM]\n-- accounts --\na = rid 1\n"))
+	f.Add([]byte(tiny))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		m, err := LoadFS(overlay(string(text)), "x")
+		m, err := LoadFS(fstest.MapFS{Base + ".txtar": {Data: []byte(tiny)}, "x.txtar": {Data: text}}, "x")
 		if err != nil {
 			return
 		}

@@ -23,22 +23,3 @@ func nextData(f *os.File, off int64) (start, end int64, err error) {
 	}
 	return start, end, nil
 }
-
-// cutOut copies the written parts of src from start on to the beginning of dst.
-func cutOut(dst, src *os.File, start, size int64) error {
-	for off := start; off < start+size; {
-		data, end, err := nextData(src, off)
-		if err != nil || data >= start+size {
-			return err
-		}
-		b := make([]byte, min(end, start+size)-data)
-		if _, err := src.ReadAt(b, data); err != nil {
-			return err
-		}
-		if _, err := dst.WriteAt(b, data-start); err != nil {
-			return err
-		}
-		off = end
-	}
-	return nil
-}
