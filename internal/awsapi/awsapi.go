@@ -199,7 +199,7 @@ func checkType(t reflect.Type, p Protocol, inside []reflect.Type) error {
 		}
 		for _, f := range w.fields {
 			if err := checkType(t.FieldByIndex(f.index).Type, p, append(inside, t)); err != nil {
-				return fmt.Errorf("%s: %w", f.structName, err)
+				return fmt.Errorf("%s: %w", f.goName, err)
 			}
 		}
 		return nil
@@ -211,12 +211,12 @@ var timeType = reflect.TypeFor[time.Time]()
 
 // wireField is an exported field of a struct, or of a struct embedded in it, and its names on the wire.
 type wireField struct {
-	index      []int  // for FieldByIndex
-	in         string // the name in a request: a JSON member or a form parameter
-	out        string // the name in an answer: a JSON member or an XML element
-	item       string // Query and EC2: the element of a list
-	omitempty  bool   // Query and EC2: left out when it is the zero value
-	structName string // the Go field, for messages of ours
+	index     []int  // for FieldByIndex
+	goName    string // for messages of ours
+	in        string // the name in a request: a JSON member or a form parameter
+	out       string // the name in an answer: a JSON member or an XML element
+	item      string // Query and EC2: the element of a list
+	omitempty bool   // Query and EC2: left out when it is the zero value
 }
 
 // wireStruct is a struct as a protocol sees it.
@@ -258,7 +258,7 @@ func (w *wireStruct) add(t reflect.Type, p Protocol, outer []int) {
 		if !f.IsExported() || f.Name == "ResultMetadata" {
 			continue
 		}
-		wf := wireField{index: index, in: f.Name, out: f.Name, item: "item", structName: f.Name}
+		wf := wireField{index: index, in: f.Name, out: f.Name, item: "item", goName: f.Name}
 		if p == JSON11 {
 			wf.in = jsonName(t, f.Name)
 			wf.out = wf.in

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"net/url"
@@ -254,7 +255,11 @@ func (s *Server) refusalOf(ctx context.Context, x *exchange, err error) smithy.A
 	if errors.As(err, &p) {
 		args = append(args, "stack", string(p.stack))
 	}
-	s.cfg.Log.ErrorContext(ctx, "request failed", args...)
+	level := slog.LevelError
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		level = slog.LevelInfo // the caller has gone away, which is no failure
+	}
+	s.cfg.Log.Log(ctx, level, "request failed", args...)
 	code := map[Protocol]string{JSON11: "InternalServerException", Query: "InternalFailure", EC2: "InternalError"}[x.protocol]
 	return &Error{Code: code, Message: "An internal error has occurred. Request id: " + x.id, Status: http.StatusInternalServerError}
 }

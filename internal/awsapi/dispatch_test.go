@@ -427,6 +427,24 @@ func TestAWSCLI(t *testing.T) {
 	wg.Wait()
 }
 
+// A caller who goes away is no failure of ours.
+func TestCallerGone(t *testing.T) {
+	var log syncBuffer
+	s := &Server{cfg: Config{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct {
+		ctx  context.Context
+		err  error
+		want string
+	}{{gone, fmt.Errorf("read: %w", context.Canceled), "level=INFO"}, {t.Context(), context.Canceled, "level=ERROR"}, {gone, errors.New("disk full"), "level=ERROR"}} {
+		log.b.Reset()
+		if e := s.refusalOf(tt.ctx, &exchange{protocol: JSON11, id: "i"}, tt.err); e.ErrorCode() != "InternalServerException" || !strings.Contains(log.String(), tt.want) {
+			t.Errorf("%v: %v, %s", tt.err, e, log.String())
+		}
+	}
+}
+
 type badService struct{}
 
 type BadInput struct{ F func() }
@@ -434,21 +452,49 @@ type BadOutput struct{}
 
 func (badService) Bad(context.Context, *BadInput) (*BadOutput, error) { return nil, nil }
 
+type almost struct{}
+
+func (almost) Bad(context.Context, *BadInput) error { return nil }
+
+type alike struct{}
+
+type AlikeInput struct {
+	A, B *string `query:"A"`
+}
+type AlikeOutput struct{}
+
+func (alike) Alike(context.Context, *AlikeInput) (*AlikeOutput, error) { return nil, nil }
+
+type endless struct{}
+
+type EndlessInput struct{ Next *EndlessInput }
+type EndlessOutput struct{}
+
+func (endless) Endless(context.Context, *EndlessInput) (*EndlessOutput, error) { return nil, nil }
+
 func TestNewRefuses(t *testing.T) {
 	good := func() Config {
 		return Config{Auth: testAuth(t), NewID: func() string { return "" }, Log: slog.New(slog.DiscardHandler)}
 	}
 	ws := Service{Name: "workspaces", Protocol: JSON11, TargetPrefix: "W", Operations: tiny{}}
 	for name, change := range map[string]func(*Config){
-		"no authenticator":      func(c *Config) { c.Auth = nil },
-		"no clock":              func(c *Config) { c.Auth.Now = nil },
-		"no log":                func(c *Config) { c.Log = nil },
-		"no ids":                func(c *Config) { c.NewID = nil },
-		"no name":               func(c *Config) { c.Services = []Service{{Protocol: JSON11, TargetPrefix: "W", Operations: tiny{}}} },
-		"S3":                    func(c *Config) { c.Services = []Service{{Name: "s3", Protocol: S3, Version: "1", Operations: tiny{}}} },
-		"no prefix":             func(c *Config) { s := ws; s.TargetPrefix = ""; c.Services = []Service{s} },
-		"the same prefix":       func(c *Config) { c.Services = []Service{ws, ws} },
-		"type off the wire":     func(c *Config) { s := ws; s.Operations = badService{}; c.Services = []Service{s} },
+		"no authenticator":    func(c *Config) { c.Auth = nil },
+		"no clock":            func(c *Config) { c.Auth.Now = nil },
+		"no log":              func(c *Config) { c.Log = nil },
+		"no ids":              func(c *Config) { c.NewID = nil },
+		"no name":             func(c *Config) { c.Services = []Service{{Protocol: JSON11, TargetPrefix: "W", Operations: tiny{}}} },
+		"S3":                  func(c *Config) { c.Services = []Service{{Name: "s3", Protocol: S3, Version: "1", Operations: tiny{}}} },
+		"no prefix":           func(c *Config) { s := ws; s.TargetPrefix = ""; c.Services = []Service{s} },
+		"the same prefix":     func(c *Config) { c.Services = []Service{ws, ws} },
+		"type off the wire":   func(c *Config) { s := ws; s.Operations = badService{}; c.Services = []Service{s} },
+		"almost an operation": func(c *Config) { s := ws; s.Operations = almost{}; c.Services = []Service{s} },
+		"two names alike": func(c *Config) {
+			s := ws
+			s.Operations = alike{}
+			s.Protocol, s.Version = EC2, "1"
+			c.Services = []Service{s}
+		},
+		"contains itself":       func(c *Config) { s := ws; s.Operations = endless{}; c.Services = []Service{s} },
 		"not in the model":      func(c *Config) { s := ws; s.Model = EC2Model(); c.Services = []Service{s} },
 		"open but no operation": func(c *Config) { s := ws; s.Open = []string{"Close"}; c.Services = []Service{s} },
 	} {

@@ -52,6 +52,7 @@ func unionMember(union, member reflect.Type) string {
 
 const (
 	maxJSONDepth = 64           // ours; the deepest input of WorkSpaces is six deep
+	maxJSONList  = 10_000       // ours; it bounds what a short "[{},{},..." unfolds to
 	lastSecond   = 253402300799 // 9999-12-31T23:59:59Z, the last second that a timestamp can name
 	firstSecond  = -lastSecond  // symmetric, ours
 	jsonType     = "application/x-amz-json-1.1"
@@ -222,6 +223,9 @@ func (d jsonDecoder) value(v reflect.Value, path string) error {
 		}
 		v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 		for d.More() {
+			if v.Len() == maxJSONList {
+				return d.bad(path, "A list has more than %d elements", maxJSONList)
+			}
 			e := reflect.New(v.Type().Elem()).Elem()
 			if err := d.value(e, path+"."+strconv.Itoa(v.Len()+1)); err != nil {
 				return err

@@ -220,6 +220,7 @@ func TestJSONRefusals(t *testing.T) {
 		{&workspaces.DescribeWorkspacesInput{}, `null`, "not a JSON object"},
 		{&workspaces.DescribeWorkspacesInput{}, "{\"UserName\":\"\xff\"}", "not valid UTF-8"},
 		{&workspaces.DescribeWorkspacesInput{}, `{"Other":` + strings.Repeat("[", 65) + strings.Repeat("]", 65) + `}`, "nested deeper than 64"},
+		{&workspaces.CreateTagsInput{}, `{"Tags":[{}` + strings.Repeat(",{}", maxJSONList) + `]}`, "A list has more than 10000 elements (member Tags)"},
 		{&workspaces.CreateTagsInput{}, `{"Tags":[[]]}`, "START_ARRAY can not be converted to a structure (member Tags.1)"},
 		{&workspaces.ImportCustomWorkspaceImageInput{}, `{"ImageSource":{}}`, "No member of a union (member ImageSource)"},
 		{&workspaces.ImportCustomWorkspaceImageInput{}, `{"ImageSource":{"Other":"x"}}`, "Unknown member 'Other' of a union (member ImageSource)"},

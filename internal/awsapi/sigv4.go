@@ -28,7 +28,8 @@ const (
 )
 
 // Authenticator verifies Signature Version 4. It signs the request again with the SDK's own signer, as the client
-// must have done, and compares in constant time.
+// must have done, and compares in constant time. What that signer never signs (User-Agent, Expect, Transfer-Encoding, an
+// X-Amzn-Trace-Id, a Content-Length of zero) a client must not sign either: its request is refused.
 type Authenticator struct {
 	Keys   KeyStore
 	Region string           // the only region in a credential scope
@@ -100,7 +101,14 @@ func (s *signature) scope() string {
 
 // readSignature takes the signature apart. Nothing in it is to be trusted yet.
 func readSignature(r *http.Request, p Protocol) (*signature, error) {
-	header, query := r.Header.Values("Authorization"), r.URL.Query()
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil { // what cannot be parsed is not signed again, so it must not be there
+		if p == S3 {
+			return nil, &Error{Code: "InvalidURI", Message: "Couldn't parse the specified URI."}
+		}
+		return nil, &Error{Code: "MalformedQueryString", Message: "The query string contains a syntax error"}
+	}
+	header := r.Header.Values("Authorization")
 	switch {
 	case len(header) == 1 && query.Has("X-Amz-Algorithm"):
 		return nil, &Error{Code: "InvalidArgument", Message: "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified"}

@@ -156,6 +156,19 @@ func TestHeaderSignature(t *testing.T) {
 			json: "InvalidSignatureException", query: "SignatureDoesNotMatch", ec2: "AuthFailure"},
 		{name: "added query", request: func(t testing.TB) *http.Request { r := good(t); r.URL.RawQuery = "a=b"; return r },
 			json: "InvalidSignatureException", query: "SignatureDoesNotMatch", ec2: "AuthFailure"},
+		{name: "query that is not read", request: func(t testing.TB) *http.Request { r := good(t); r.URL.RawQuery = "a=b;c=d"; return r },
+			json: "MalformedQueryString", query: "MalformedQueryString", ec2: "MalformedQueryString"},
+		{name: "two dates", request: func(t testing.TB) *http.Request {
+			r := good(t)
+			r.Header.Add("X-Amz-Date", "20130524T000000Z")
+			return r
+		},
+			json: "IncompleteSignatureException", query: "IncompleteSignature", ec2: "IncompleteSignature"},
+		{name: "two authorizations", request: func(t testing.TB) *http.Request {
+			r := good(t)
+			r.Header.Add("Authorization", r.Header.Get("Authorization"))
+			return r
+		}, json: "IncompleteSignatureException", query: "IncompleteSignature", ec2: "IncompleteSignature"},
 		{name: "no date", request: func(t testing.TB) *http.Request { r := good(t); r.Header.Del("X-Amz-Date"); return r },
 			json: "IncompleteSignatureException", query: "IncompleteSignature", ec2: "IncompleteSignature"},
 		{name: "scope of another day", request: edit(good, "/20130524/", "/20130523/"),
