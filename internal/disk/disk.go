@@ -2,9 +2,16 @@
 //
 // A disk is opened by its content (never by its name) and is then an io.ReaderAt over the bytes the guest saw, plus a map
 // of which of those bytes are stored at all. An exported machine is an [Envelope]: the disks, and what the export says about
-// the hardware around them. Nothing inside a file makes this package open another file: every such reference is a [Refusal].
+// the hardware around them. Nothing inside a file makes this package open another file: every such reference is a [Refusal],
+// but for the extents of a split disk, which the caller hands in by bare name ([Options]).
 //
-// It does not write disks and knows no file system; partition tables are as deep as it looks.
+// A format is one file and one entry in [Formats]; what it contributes is a layout, which tells where a byte of the guest's
+// disk is stored. Reading, caching, inflating and bounds are the same for all.
+//
+// Memory does not depend on what a file says of itself: tables are read a page at a time, and at most 10 MiB of them and of
+// inflated blocks are kept for an Envelope.
+//
+// It does not write disks and knows no file system; partition tables ([Partitions]) are as deep as it looks.
 // Start reading at [Open].
 package disk
 
@@ -39,7 +46,8 @@ type Image interface {
 	io.ReaderAt
 	// Size is the virtual size in bytes.
 	Size() int64
-	// Extents yields ranges in ascending order that cover exactly [0, Size). A yielded error ends the sequence.
+	// Extents yields ranges in ascending order that cover exactly [0, Size); neighbours differ in Kind. Tables are read as
+	// the sequence goes on. A yielded error ends it; its Extent has no Length and starts where the disk cannot be read.
 	Extents() iter.Seq2[Extent, error]
 }
 
@@ -52,11 +60,13 @@ type Source interface {
 // Refusal is a disk or export that Berth will not read, and says why: it is encrypted, refers to another file, is of an
 // unsupported sub-format, or is damaged. It is about the input, never about this machine.
 type Refusal struct {
-	// Format is the container format as far as it was recognised: "OVA", "VMDK", "VHD", "VHDX", "QCOW2", "RAW".
+	// Format is the container format as far as it was recognised: "OVA", "VMDK", "VHD", "VHDX", "QCOW2", "RAW"; or the kind
+	// of partition table, "GPT" or "MBR".
 	Format string
 	// Reason is one of the Reason constants: what kind of thing is wrong.
 	Reason Reason
-	// Field names the header field or the part at fault, Offset where it is in the file (-1: not at one place).
+	// Field names the header field or the part at fault, Offset where it is, in bytes (-1: not at one place): in the
+	// uploaded file, in a sibling for what is in one, on the guest's disk for a partition table.
 	Field  string
 	Offset int64
 	// Detail is one sentence for people.
@@ -88,7 +98,7 @@ func (r *Refusal) Error() string {
 type Options struct {
 	// MaxSize is the largest virtual size accepted, in bytes; 0 is DefaultMaxSize.
 	MaxSize int64
-	// Format, when set ("RAW", "VMDK", ...), is what the user says the file is. A raw disk that begins like another format
+	// Format, when set ("RAW", "VMDK", ..., in any case), is what the user says the file is. A raw disk that begins like another format
 	// is then read as raw, and Envelope.Warnings says so. Any other disagreement is a Refusal.
 	Format string
 	// Siblings opens another file of the same upload by its bare name (split and flat VMDK). nil: there are none. A name
@@ -116,7 +126,8 @@ type Disk struct {
 	// Format and SubFormat: "VMDK" "streamOptimized", "VHD" "dynamic", "QCOW2" "", ...
 	Format, SubFormat string
 	// Offset and Length locate the disk's file inside the uploaded file, in bytes (0 and the file's size for a bare disk).
-	// QEMU's raw driver takes them, so that a disk inside an OVA is never unpacked.
+	// QEMU's raw driver takes them, so that a disk inside an OVA is never unpacked. Of a flat or split VMDK it is the
+	// descriptor; QEMU does not read a VHDX here whose log had to be replayed (Envelope.Warnings says so).
 	Offset, Length int64
 	Image
 }

@@ -51,13 +51,14 @@ func Open(src Source, opt Options) (*Envelope, error) {
 
 func open(src Source, opt Options, mem *memory) (*Envelope, error) {
 	var said, found *Format
+	sniffed := &sniffer{Source: src}
 	formats := Formats()
 	for i := range formats {
 		f := &formats[i]
 		if strings.EqualFold(f.Name, opt.Format) {
 			said = f
 		}
-		if found == nil && f.detect(src) {
+		if found == nil && f.detect(sniffed) {
 			found = f
 		}
 	}
@@ -74,15 +75,18 @@ func open(src Source, opt Options, mem *memory) (*Envelope, error) {
 		warnings = append(warnings, fmt.Sprintf("The file begins like %s; it was read as RAW because that is what was said.", found.Name))
 	case said.Name == "RAW":
 		use = said
-	case said.detect(src):
+	case said.detect(sniffed):
 		// A fixed VHD begins with its guest's bytes.
 		use = said
 		warnings = append(warnings, fmt.Sprintf("The file also looks like %s; it was read as %s because that is what was said.", found.Name, said.Name))
-	case found != nil:
+	case found != nil && sniffed.err == nil:
 		return nil, &Refusal{Format: found.Name, Reason: NotADisk, Field: "format", Offset: -1,
 			Detail: fmt.Sprintf("the file was said to be %s, but is %s", said.Name, found.Name)}
 	default:
 		use = nil
+	}
+	if sniffed.err != nil {
+		return nil, fmt.Errorf("disk: read signatures: %w", sniffed.err)
 	}
 	if use == nil {
 		return nil, unknown(src, said)
@@ -94,6 +98,20 @@ func open(src Source, opt Options, mem *memory) (*Envelope, error) {
 	e.Format = use.Name
 	e.Warnings = append(warnings, e.Warnings...)
 	return e, nil
+}
+
+// sniffer remembers that bytes could not be read: a signature that is not found is then no reason to refuse the file.
+type sniffer struct {
+	Source
+	err error
+}
+
+func (s *sniffer) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.Source.ReadAt(p, off)
+	if n < len(p) && err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
 }
 
 // single is the Envelope of a file that is itself the disk.
@@ -156,16 +174,19 @@ func begins(src Source, offset int64, magic string) bool {
 
 // OpenFile opens the regular file at path as Open does. Envelope.Close closes it.
 func OpenFile(path string, opt Options) (*Envelope, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait for its writer
+		return nil, fmt.Errorf("disk: %s is not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("disk: %s is not a regular file", path)
-	}
 	var e *Envelope
-	if err == nil {
+	if info, err = f.Stat(); err == nil {
 		e, err = Open(&osFile{f, info.Size()}, opt)
 	}
 	if err != nil {

@@ -177,7 +177,7 @@ func parseOVF(f *file, text []byte, at int64) (*ovf, error) {
 				o.hardware.NICs++
 			case cimCD, cimDVD:
 				o.hardware.CDROMs++
-				if id, ok := named(item, "file"); ok {
+				if id, ok := named(item, "file"); ok && hrefs[id] != "" {
 					o.hardware.CDImages = append(o.hardware.CDImages, hrefs[id])
 				} else if id, ok := named(item, "disk"); ok && diskFiles[id] != "" {
 					o.hardware.CDImages = append(o.hardware.CDImages, diskFiles[id])

@@ -439,3 +439,16 @@ func wantRefusal(t testing.TB, err error, format string, reason Reason, field st
 		t.Errorf("refused with %v, want %s: %s, %s", err, format, reason, field)
 	}
 }
+
+func TestOpenFileTakesRegularFilesOnly(t *testing.T) {
+	dir := t.TempDir()
+	if err := exec.Command("mkfifo", filepath.Join(dir, "pipe")).Run(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, filepath.Join(dir, "pipe"), filepath.Join(dir, "missing"), "/dev/null"} {
+		_, err := OpenFile(path, Options{Format: "RAW"})
+		if r := new(Refusal); err == nil || errors.As(err, &r) {
+			t.Errorf("%s: %v, want an error that is no Refusal", path, err)
+		}
+	}
+}
