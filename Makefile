@@ -1,0 +1,66 @@
+# make run    the whole process on a sample, or on your own export: make run VM=win10.ova
+# make demo   the same, and ends: 0 only when every step held
+# make test   all tests, with everything that they need
+# make help   the other targets
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+export CGO_ENABLED := 0
+
+GO ?= go
+VM ?=
+DATA ?= .berth
+
+.PHONY: help build web run demo test unit sdk lint bench fuzz setup setup-test clean
+
+help: ## Show this
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+build: web ## Build bin/berth
+	$(GO) build -o bin/berth ./cmd/berth
+
+# The console's bundle is made anew when its source is newer.
+WEB_SOURCE := $(shell find web -path web/node_modules -prune -o -type f -print)
+WEB_BUNDLE := internal/console/dist/.built
+web: $(WEB_BUNDLE) ## Build the web console's bundle
+$(WEB_BUNDLE): $(WEB_SOURCE)
+	npm ci --prefix web --no-audit --no-fund
+	npm run build --prefix web
+	@touch $@
+
+setup: ## Install what running desktops needs (Debian packages)
+	@scripts/setup run
+
+setup-test: ## Install what the tests need besides
+	@scripts/setup test
+
+run: setup build ## Take an exported VM (VM=win10.ova; else a sample) to a running desktop
+	bin/berth up --data $(DATA) $(VM)
+
+demo: setup build ## The same, and end
+	bin/berth up --demo --data $(DATA) $(VM)
+
+test: setup-test lint unit sdk ## All tests
+
+unit: web
+	$(GO) vet ./...
+	$(GO) test -timeout 30m ./...
+
+# The SDK's own EC2 and S3 clients against a real service, in a module of their own: they are 30 MB of source.
+sdk: build
+	cd test/sdk && $(GO) test -timeout 15m ./...
+
+lint: ## golangci-lint
+	$(GO) -C tools build -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	bin/golangci-lint run ./...
+
+bench: setup-test web ## Benchmarks, beside their peers
+	$(GO) test -run '^$$' -bench . -benchtime 3x ./...
+
+FUZZTIME ?= 1m
+fuzz: ## Every fuzz target for FUZZTIME
+	@scripts/fuzz $(FUZZTIME)
+
+clean: ## Remove what was built (not the data folder)
+	rm -rf bin internal/console/dist/.built web/node_modules

@@ -1,0 +1,106 @@
+// Package test holds what concerns Berth as a whole: its architecture, and the eight steps as stories.
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// floors are the packages from the top down (ARCHITECTURE.md). A package imports packages of lower floors only, of its own
+// floor only where beside says so, and its parent.
+var floors = [][]string{
+	{"cmd/berth"},
+	{"internal/desk"},
+	{"internal/image"},
+	{"internal/check", "internal/gateway", "internal/console", "internal/phony"},
+	{"internal/windows", "internal/windows/offline", "internal/windows/registry", "internal/windows/ntfs", "internal/compute", "internal/compute/qemu", "internal/compute/memory", "internal/compute/computetest"},
+	{"internal/disk", "internal/directory", "internal/directory/builtin", "internal/awsapi", "internal/awsapi/modelgen", "internal/s3", "internal/store", "testdata/machines"},
+}
+
+// beside are the imports within a floor that are meant, besides those of a parent.
+var beside = map[string][]string{
+	"internal/console":         {"internal/gateway"},
+	"internal/windows/offline": {"internal/windows/registry", "internal/windows/ntfs"},
+	"internal/s3":              {"internal/awsapi"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "berth/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ps []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return ps
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, p)
+	}
+}
+
+func floorOf(name string) int {
+	return slices.IndexFunc(floors, func(f []string) bool { return slices.Contains(f, name) })
+}
+
+func TestArrowsGoDown(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, "berth/")
+		if name == "test" {
+			continue
+		}
+		floor := floorOf(name)
+		if floor < 0 {
+			t.Errorf("package %s is on no floor: put it into floors, and into ARCHITECTURE.md", name)
+			continue
+		}
+		for _, im := range p.Imports {
+			other, ours := strings.CutPrefix(im, "berth/")
+			if !ours {
+				continue
+			}
+			down := floorOf(other) > floor
+			parent := strings.HasPrefix(name, other+"/")
+			if !down && !parent && !slices.Contains(beside[name], other) {
+				t.Errorf("%s imports %s, which is not below it", name, other)
+			}
+		}
+	}
+}
+
+func TestSDKStaysWhereItBelongs(t *testing.T) {
+	allowed := []string{"cmd/berth", "internal/desk", "internal/awsapi", "internal/awsapi/modelgen", "internal/s3"}
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, "berth/")
+		for _, im := range p.Imports {
+			if strings.HasPrefix(im, "github.com/aws/") && !slices.Contains(allowed, name) {
+				t.Errorf("%s imports %s", name, im)
+			}
+		}
+	}
+}
+
+func TestNamesSayWhatPackagesAreFor(t *testing.T) {
+	empty := []string{"util", "utils", "common", "helper", "helpers", "base", "types", "model", "models", "manager", "misc", "shared", "lib"}
+	for _, p := range packages(t) {
+		if slices.Contains(empty, path.Base(p.ImportPath)) {
+			t.Errorf("%s: a name that says nothing", p.ImportPath)
+		}
+	}
+}
