@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"berth/internal/compute"
 )
@@ -116,6 +117,10 @@ func TestCrash(t *testing.T) {
 				t.Fatalf("the service did not get to where it is killed")
 			}
 			before := h.started(crashWanted.ID)
+			for c.survives && before == "" && ctx.Err() == nil { // the script is about to become QEMU
+				time.Sleep(time.Millisecond)
+				before = h.started(crashWanted.ID)
+			}
 			if survived := before != ""; survived != c.survives {
 				t.Fatalf("QEMU after the crash: %q", before)
 			}

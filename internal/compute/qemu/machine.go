@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"berth/internal/compute"
@@ -192,6 +191,8 @@ func (m *machine) see(ctx context.Context) (compute.Status, error) {
 		switch {
 		case ctx.Err() != nil:
 			return compute.Status{}, context.Cause(ctx)
+		case err != nil && nobodyListens(err) && !p.gone(ctx, m.driver.times.end):
+			return failed(fmt.Sprintf("QEMU, process %d, is starting or ending: %v", p.pid, err))
 		case err != nil && p.alive():
 			return failed(fmt.Sprintf("QEMU, process %d, does not answer: %v", p.pid, err))
 		case err == nil && state == "running":
@@ -431,6 +432,9 @@ func (m *machine) ensureOn(ctx context.Context, want compute.Machine) error {
 			}
 		}
 		switch {
+		case err != nil && nobodyListens(err):
+			// It is ending, or it is starting: on waits for it.
+			p.gone(ctx, m.driver.times.end)
 		case err != nil && p.alive():
 			// It may be that this host is only slow. What a hanging QEMU has in memory is not thrown away without being told to:
 			// turning the machine off does that.
@@ -459,12 +463,15 @@ func (m *machine) ensureOn(ctx context.Context, want compute.Machine) error {
 // on starts QEMU and waits until its guest runs.
 func (m *machine) on(ctx context.Context, want compute.Machine) error {
 	d := m.driver
-	// A QEMU of this machine that we do not know of cannot be: whoever started it held the lock. Asking costs a millisecond.
+	// A QEMU that is there is starting, or was started by a service that crashed. Asking costs a millisecond.
 	processes, err := findProcesses(d.machinesDir)
 	if err != nil {
 		return err
 	}
-	p := processes[m.id]
+	_, p := m.known()
+	if p == nil || !p.alive() {
+		p = processes[m.id]
+	}
 	if p == nil {
 		m.hangUp() // from the QEMU before
 		r, _ := m.known()
@@ -560,7 +567,7 @@ func (m *machine) remove(ctx context.Context) error {
 // notRunning is ErrOff where the machine's QEMU is not there, else err.
 func (m *machine) notRunning(err error) error {
 	_, p := m.known()
-	if p == nil || !p.alive() || errors.Is(err, syscall.ENOENT) {
+	if p == nil || !p.alive() || nobodyListens(err) {
 		return fmt.Errorf("%w: %s", compute.ErrOff, m.id)
 	}
 	return err

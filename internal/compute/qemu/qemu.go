@@ -62,9 +62,10 @@ type times struct {
 	start  time.Duration // from its start to its guest's
 	quit   time.Duration // from the command to quit, with disks to flush, to the process's end
 	kill   time.Duration // from SIGKILL to the process's end
+	end    time.Duration // from its sockets' closing to the process's end
 }
 
-var patient = times{answer: 10 * time.Second, start: 60 * time.Second, quit: 10 * time.Second, kill: 10 * time.Second}
+var patient = times{answer: 10 * time.Second, start: 60 * time.Second, quit: 10 * time.Second, kill: 10 * time.Second, end: 2 * time.Second}
 
 type driver struct {
 	Config

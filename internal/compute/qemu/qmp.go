@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -50,6 +51,19 @@ type monitorError struct {
 
 func (e *monitorError) Error() string {
 	return fmt.Sprintf("QEMU refused %s: %s (%s)", e.Command, e.Desc, e.Class)
+}
+
+var errHungUp = errors.New("QEMU closed its monitor")
+
+// nobodyListens says of an error of a QEMU's socket that there is no QEMU behind it yet, or no longer. Its process may be seen
+// for some more milliseconds then.
+func nobodyListens(err error) bool {
+	for _, e := range []error{errHungUp, syscall.ENOENT, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxLine is the longest line, in bytes, taken from QEMU. The longest answer asked for here lists a machine's few block nodes.
@@ -143,7 +157,7 @@ func (m *monitor) read(greeted chan<- struct{}) {
 	if err := lines.Err(); err != nil {
 		m.fail(err)
 	} else {
-		m.fail(errors.New("QEMU closed its monitor"))
+		m.fail(errHungUp)
 	}
 }
 
