@@ -185,6 +185,41 @@ func TestPausedGuest(t *testing.T) {
 	waitForBoots(t, h, m.ID, 2)
 }
 
+// TestLog: a log that has grown too long is emptied while QEMU goes on writing to it, and a short one is kept.
+func TestLog(t *testing.T) {
+	h := newHost(t)
+	d := h.mustOpen()
+	h.image(countingGuest)
+	m := machineOf("noisy")
+	h.ensure(m)
+	path := filepath.Join(h.Dir, "machines", m.ID, logFile)
+	size := func() int64 {
+		if _, err := d.Status(t.Context(), m.ID); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	for _, length := range []int64{maxLog, maxLog + 1} {
+		if err := os.Truncate(path, length); err != nil {
+			t.Fatal(err)
+		}
+		if got := size(); (got == length) != (length <= maxLog) {
+			t.Errorf("a log of %d bytes has %d", length, got)
+		}
+	}
+	if err := syscall.Kill(h.processes()[m.ID].pid, syscall.SIGTERM); err != nil { // of which QEMU complains in its log
+		t.Fatal(err)
+	}
+	got := waitForStatus(t, h, m.ID, func(s compute.Status) bool { return s.State == compute.Failed })
+	if n := size(); n == 0 || n > 1000 || !strings.Contains(got.Why, "terminating on signal 15") {
+		t.Errorf("after it was emptied, the log has %d bytes; Why: %s", n, got.Why)
+	}
+}
+
 // TestLongPath: unix sockets have names of 107 bytes at most, folders of 4095.
 func TestLongPath(t *testing.T) {
 	h := newHost(t)

@@ -187,6 +187,9 @@ func (m *machine) see(ctx context.Context) (compute.Status, error) {
 		return failed(m.damaged.Error())
 	}
 	if p != nil && p.alive() {
+		if err := trimLog(m.folder); err != nil {
+			m.driver.Log.Warn("QEMU's log cannot be emptied", "machine", m.id, "error", err)
+		}
 		state, err := m.runState(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -328,97 +331,6 @@ func (m *machine) ensure(ctx context.Context, want compute.Machine) (compute.Sta
 		return compute.Status{}, fmt.Errorf("machine %s: %w", m.id, err)
 	}
 	return m.see(ctx)
-}
-
-// volume is one of a machine's volumes: how it is, and how it is wanted.
-type volume struct {
-	name, file, image string
-	made              bool
-	want              int64 // bytes; 0: none
-	setMade           func(*record)
-}
-
-func (m *machine) volumes(want compute.Machine) []volume {
-	r, _ := m.known()
-	return []volume{
-		{"root", rootVolume, m.driver.imagePath(r.Image), r.RootMade, int64(want.RootGiB) * compute.GiB, func(r *record) { r.RootMade = true }},
-		{"user", userVolume, "", r.UserMade, int64(want.UserGiB) * compute.GiB, func(r *record) { r.UserMade = true }},
-	}
-}
-
-// checkVolumes refuses volumes smaller than they are, before anything is done.
-func (m *machine) checkVolumes(want compute.Machine) error {
-	for _, v := range m.volumes(want) {
-		if !v.made {
-			continue
-		}
-		size, err := volumeSize(m.path(v.file))
-		if err != nil {
-			return fmt.Errorf("machine %s: its %s volume, made before: %w", m.id, v.name, err)
-		}
-		if v.want < size {
-			return fmt.Errorf("%w: machine %s: volumes only grow: %s from %d to %d bytes", compute.ErrInvalid, m.id, v.name, size, v.want)
-		}
-	}
-	return nil
-}
-
-// ensureVolumes makes what is missing and grows what is too small.
-func (m *machine) ensureVolumes(ctx context.Context, want compute.Machine) error {
-	for _, v := range m.volumes(want) {
-		if v.want == 0 {
-			continue
-		}
-		path := m.path(v.file)
-		size, err := volumeSize(path)
-		if errors.Is(err, os.ErrNotExist) && !v.made {
-			if err := m.driver.createVolume(ctx, path, v.image, v.want); err != nil {
-				return err
-			}
-			size, err = v.want, nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := m.update(v.setMade); err != nil {
-			return err
-		}
-		if size < v.want {
-			if err := m.grow(ctx, v); err != nil {
-				return fmt.Errorf("machine %s: grow its %s volume from %d to %d bytes: %w", m.id, v.name, size, v.want, err)
-			}
-		}
-	}
-	if r, _ := m.known(); want.Firmware == compute.UEFI && !r.FirmwareMade {
-		if err := copyFile(ctx, m.driver.FirmwareVars, m.path(firmwareFile), 0o600); err != nil {
-			return err
-		}
-		return m.update(func(r *record) { r.FirmwareMade = true })
-	}
-	return nil
-}
-
-// grow grows a volume: by the QEMU that has it open, else by qemu-img.
-func (m *machine) grow(ctx context.Context, v volume) error {
-	if _, p := m.known(); p != nil && p.alive() {
-		answer, err := m.command(ctx, "query-named-block-nodes", map[string]any{"flat": true})
-		if err != nil {
-			return err
-		}
-		var nodes []struct {
-			Name string `json:"node-name"`
-		}
-		if err := json.Unmarshal(answer, &nodes); err != nil {
-			return fmt.Errorf("query-named-block-nodes: %w", err)
-		}
-		for _, n := range nodes {
-			if n.Name == v.name {
-				_, err := m.command(ctx, "block_resize", map[string]any{"node-name": v.name, "size": v.want})
-				return err
-			}
-		}
-	}
-	return m.driver.qemuImg(ctx, "resize", "-q", "-f", "qcow2", "--", m.path(v.file), fmt.Sprint(v.want))
 }
 
 // ensureOn makes the machine run, on the wanted boot.

@@ -170,6 +170,7 @@ func probe(ctx context.Context, binary, accel, cpu string) error {
 	defer cancel()
 	cmd := exec.CommandContext(limited, binary, "-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", "q35,vmport=off,hpet=off", "-accel", accel, "-cpu", cpu, "-m", "size=32M",
+		"-action", "reboot=shutdown", // a guest that cannot go on resets itself: once is enough
 		"-device", "isa-debug-exit,iobase=0xf4,iosize=1",
 		"-blockdev", blockdev(map[string]any{"driver": "raw", "node-name": "disk", "file": file(disk)}),
 		"-device", "ide-hd,bus=ide.0,drive=disk")

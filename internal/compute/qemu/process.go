@@ -151,6 +151,18 @@ func environment() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
 }
 
+// maxLog is what QEMU's log may grow to, in bytes. A guest can make QEMU complain as often as it likes.
+const maxLog = 1 << 20
+
+// trimLog empties a log that has grown too long. QEMU goes on at its new end, since it has the file open for appending.
+func trimLog(folder string) error {
+	path := filepath.Join(folder, logFile)
+	if info, err := os.Stat(path); err != nil || info.Size() <= maxLog {
+		return nil
+	}
+	return os.Truncate(path, 0)
+}
+
 // lastWords is the end of what QEMU wrote to its log, on one line, for people; at most 400 bytes.
 func lastWords(folder string) string {
 	f, err := os.Open(filepath.Join(folder, logFile))
