@@ -24,19 +24,20 @@ import (
 // parameters and x-amz- headers it does not know are never ignored.
 //
 // It wants the request as it came: an http.ServeMux in front of it would redirect keys with "//" and ".." in them. It moves the
-// connection's deadlines along while a body is moving, so that a server's ReadTimeout and WriteTimeout do not end a long upload.
+// connection's deadlines along while a body is moving, so that a server's ReadTimeout and WriteTimeout do not end a long transfer.
 type Door struct {
 	Store     *Store
 	Auth      *awsapi.Authenticator
 	Region    string        // the Region of every bucket
 	AccountID string        // the account that owns every bucket
 	NewID     func() string // request ids; random when nil
+	Stall     time.Duration // a body that does not move for so long is given up; stallTime when 0
 	Log       *slog.Logger  // discarded when nil
 }
 
 const (
-	stallTime = 60 * time.Second // a body that does not move for so long is given up (our choice; Amazon names no figure)
-	sendBytes = 4 << 20          // bytes that must be taken within stallTime while an object is sent
+	stallTime = 60 * time.Second // our choice; Amazon names no figure
+	sendBytes = 4 << 20          // bytes that must be taken within Stall while an object is sent
 )
 
 // request is one call of the door.
@@ -117,6 +118,8 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Objects are strangers' bytes on the console's own origin: a browser that follows a presigned URL must not run them there.
 	w.Header().Set("Content-Security-Policy", "sandbox")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// An upload may take longer than the server's WriteTimeout, and its answer as well. What is sent has time limits of its own, see send.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // a server that has no deadlines needs none taken away
 	q := &request{Request: r, door: d, w: w}
 	name, err := q.serve()
 	if err == nil {
@@ -127,6 +130,13 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.log().ErrorContext(r.Context(), "s3 request failed", "operation", name, "bucket", q.bucket, "key", q.key, "requestId", id, "error", err)
 	}
 	q.refuse(shown, id)
+}
+
+func (d *Door) stall() time.Duration {
+	if d.Stall <= 0 {
+		return stallTime
+	}
+	return d.Stall
 }
 
 func (d *Door) log() *slog.Logger {
@@ -293,11 +303,12 @@ func (q *request) refuse(e *Refusal, id string) {
 type moving struct {
 	io.Reader
 	control *http.ResponseController
+	stall   time.Duration
 }
 
 func (m moving) Read(p []byte) (int, error) {
 	// A server that cannot set deadlines has none to move along.
-	if err := m.control.SetReadDeadline(time.Now().Add(stallTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := m.control.SetReadDeadline(time.Now().Add(m.stall)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err
 	}
 	return m.Reader.Read(p)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -22,6 +23,8 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"berth/internal/awsapi"
 )
 
 func TestBuckets(t *testing.T) {
@@ -559,6 +562,41 @@ func TestConcurrentReplacement(t *testing.T) {
 	}
 	wg.Wait()
 	if n := files(t, d.store.dir); n[dataDir] != 1 || n[objectsDir] != 1 {
+		t.Errorf("files: %v", n)
+	}
+}
+
+// A transfer that moves may take longer than the server's time limits; one that does not move is given up.
+func TestSlowTransfers(t *testing.T) {
+	d, ctx := openDoor(t), t.Context()
+	b := d.bucket(t, "images")
+	h := &Door{Store: d.store, Region: testRegion, AccountID: account, Stall: 2 * time.Second, Auth: &awsapi.Authenticator{Keys: d.keys, Region: testRegion, Now: time.Now}}
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config.ReadTimeout, srv.Config.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
+	srv.Start()
+	defer srv.Close()
+	c := *d
+	c.url = srv.URL
+	put := func(body io.Reader, size int64) error {
+		return errOf(c.as(testKeyID, testSecret).PutObject(ctx, &awss3.PutObjectInput{Bucket: &b, Key: aws.String("k"), Body: body, ContentLength: &size},
+			awss3.WithAPIOptions(v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware), func(o *awss3.Options) { o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired }))
+	}
+	pause := func(d time.Duration) io.Reader {
+		return readerFunc(func([]byte) (int, error) { time.Sleep(d); return 0, io.EOF })
+	}
+	if err := put(io.MultiReader(strings.NewReader("a"), pause(400*time.Millisecond), strings.NewReader("b"), pause(400*time.Millisecond), strings.NewReader("c")), 3); err != nil {
+		t.Error(err)
+	}
+	if got := string(d.get(t, b, "k")); got != "abc" {
+		t.Errorf("%q", got)
+	}
+	if err := put(io.MultiReader(strings.NewReader("x"), pause(4*time.Second), strings.NewReader("yz")), 3); err == nil {
+		t.Error("a transfer that does not move was not given up")
+	}
+	if got := string(d.get(t, b, "k")); got != "abc" {
+		t.Errorf("%q", got)
+	}
+	if n := files(t, d.store.dir); n[dataDir] != 1 {
 		t.Errorf("files: %v", n)
 	}
 }

@@ -127,7 +127,7 @@ func (q *request) send(f *os.File, s span) error {
 	control := http.NewResponseController(q.w)
 	_, err := f.Seek(s.start, io.SeekStart)
 	for left := s.length; left > 0 && err == nil; {
-		if e := control.SetWriteDeadline(time.Now().Add(stallTime)); e != nil && !errors.Is(e, http.ErrNotSupported) {
+		if e := control.SetWriteDeadline(time.Now().Add(q.door.stall())); e != nil && !errors.Is(e, http.ErrNotSupported) {
 			err = e
 			break
 		}

@@ -145,7 +145,7 @@ func (q *request) completeMultipartUpload() error {
 				text, began = xml.Header, true
 			}
 			control := http.NewResponseController(q.w)
-			_ = control.SetWriteDeadline(time.Now().Add(stallTime)) // if the client has gone, so be it
+			_ = control.SetWriteDeadline(time.Now().Add(q.door.stall())) // if the client has gone, so be it
 			_, _ = io.WriteString(q.w, text)
 			_ = control.Flush()
 		}

@@ -20,7 +20,7 @@ var keptHeaders = []string{"Content-Type", "Content-Encoding", "Content-Language
 
 // plainPayload describes the request's body: its size, and its MD5 if that was sent.
 func (q *request) plainPayload() (body, error) {
-	in := body{r: moving{q.body, http.NewResponseController(q.w)}, size: q.body.Length()}
+	in := body{r: moving{q.body, http.NewResponseController(q.w), q.door.stall()}, size: q.body.Length()}
 	if in.size < 0 {
 		return in, ErrMissingLength
 	}
