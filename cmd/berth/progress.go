@@ -17,6 +17,7 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	took     []timed
+	begins   func(step string) // told of every step, if set
 }
 
 type timed struct {
@@ -30,6 +31,9 @@ func newProgress(f *os.File) *progress {
 
 // step does one step. do is given a way to say how it goes, and returns what came of it.
 func (p *progress) step(name string, do func(say func(string)) (string, error)) error {
+	if p.begins != nil {
+		p.begins(name)
+	}
 	begun := time.Now()
 	var mu sync.Mutex
 	text := ""

@@ -40,9 +40,9 @@ type serveCmd struct {
 	Reserve      []netip.Prefix `help:"Networks of your own that no management range may overlap, separated by commas." group:"network" env:"BERTH_RESERVE" placeholder:"CIDR"`
 	HostNetworks bool           `help:"Whether this host's own routes are kept out of the management ranges too." group:"network" default:"true" negatable:"" env:"BERTH_HOST_NETWORKS"`
 
-	S3Endpoint  string        `help:"Read uploads from this S3-compatible endpoint instead of from the built-in buckets." group:"network" env:"BERTH_S3_ENDPOINT" placeholder:"URL"`
-	S3AccessKey string        `help:"Access key id for it." group:"network" env:"BERTH_S3_ACCESS_KEY" placeholder:"ID"`
-	S3SecretKey awsapi.Secret `help:"Its secret; better given in the environment." group:"network" env:"BERTH_S3_SECRET_KEY" placeholder:"SECRET"`
+	S3Endpoint  string        `name:"s3-endpoint" help:"Read uploads from this S3-compatible endpoint instead of from the built-in buckets." group:"network" env:"BERTH_S3_ENDPOINT" placeholder:"URL"`
+	S3AccessKey string        `name:"s3-access-key" help:"Access key id for it." group:"network" env:"BERTH_S3_ACCESS_KEY" placeholder:"ID"`
+	S3SecretKey awsapi.Secret `name:"s3-secret-key" help:"Its secret; better given in the environment." group:"network" env:"BERTH_S3_SECRET_KEY" placeholder:"SECRET"`
 
 	Accelerator string `help:"How desktops run: kvm, tcg (software emulation), or auto: kvm when a probe's guest runs with it." group:"machines" enum:"auto,kvm,tcg" default:"auto" env:"BERTH_ACCELERATOR"`
 	OnExit      string `help:"What becomes of running desktops when the service ends: keep (they are found again at the next start) or power-off." group:"machines" enum:"keep,power-off" default:"keep" env:"BERTH_ON_EXIT"`

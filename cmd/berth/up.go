@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -88,8 +89,9 @@ func makeSample(ctx context.Context, path string, say func(string)) (string, err
 
 // supervised is the service as a process of its own, started again when it dies.
 type supervised struct {
-	cancel context.CancelFunc
-	ended  chan error
+	cancel  context.CancelFunc
+	ended   chan error
+	process atomic.Pointer[os.Process]
 }
 
 // serve starts the service. It lives in a process group of its own, so that Ctrl-C is for us to pass on.
@@ -113,17 +115,20 @@ func (c upCmd) serve(ctx context.Context) (*supervised, error) {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 			cmd.WaitDelay = 90 * time.Second
-			begun := time.Now()
-			err := cmd.Run()
+			err := cmd.Start()
+			if err == nil {
+				s.process.Store(cmd.Process)
+				err = cmd.Wait()
+			}
 			if run.Err() != nil {
 				s.ended <- nil
 				return
 			}
-			if time.Since(begun) < 2*time.Second { // it does not even start: no use in trying again
-				s.ended <- fmt.Errorf("the service does not start (%w): see %s", err, log.Name())
+			if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.Exited() { // it said no, or could not be started
+				s.ended <- fmt.Errorf("the service does not run (%w): see %s", err, log.Name())
 				return
 			}
-			fmt.Fprintln(os.Stderr, "\nThe service ended unexpectedly and is started again.")
+			fmt.Fprintf(os.Stderr, "\nThe service was ended (%v) and is started again.\n", err)
 		}
 	}()
 	if err := s.ready(ctx, c.Data); err != nil {
