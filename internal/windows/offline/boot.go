@@ -2,6 +2,7 @@ package offline
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 
@@ -18,11 +19,11 @@ const (
 // bootStore finds the BCD that starts the Windows on in: on the EFI system partition or the active partition of its own disk, then
 // of the others, then on the volume of Windows itself. When none has one, the hive says so.
 func (s *found) bootStore(in *volume) *hive {
-	type place struct {
+	type spot struct {
 		v    *volume
 		path string
 	}
-	var own, other []place
+	var own, other []spot
 	for _, v := range s.volumes {
 		p := &s.disks[v.disk].Partitions[v.part]
 		path := ""
@@ -35,13 +36,13 @@ func (s *found) bootStore(in *volume) *hive {
 			continue
 		}
 		if v.disk == in.disk {
-			own = append(own, place{v, path})
+			own = append(own, spot{v, path})
 		} else {
-			other = append(other, place{v, path})
+			other = append(other, spot{v, path})
 		}
 	}
 	candidates := append(own, other...)
-	candidates = append(candidates, place{in, mbrStore})
+	candidates = append(candidates, spot{in, mbrStore})
 	var doubt *hive
 	for _, c := range candidates {
 		h := &hive{name: windows.BCD, files: c.v.files, path: c.path}
@@ -55,9 +56,13 @@ func (s *found) bootStore(in *volume) *hive {
 	if doubt != nil {
 		return doubt
 	}
-	for _, p := range s.disks[in.disk].Partitions {
-		if p.Role == windows.RoleBoot && p.Err != nil {
-			return &hive{name: windows.BCD, err: p.Err}
+	// What could not be read may have held it.
+	for _, d := range s.disks {
+		for _, p := range d.Partitions {
+			if p.Err != nil {
+				err := fmt.Errorf("no boot configuration was found, and %s could not be read: %w", place(d.Name, p.Number), p.Err)
+				return &hive{name: windows.BCD, err: err}
+			}
 		}
 	}
 	last := candidates[0]

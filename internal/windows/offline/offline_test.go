@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -32,6 +33,7 @@ partition data = size rest ntfs label "Data" dirty
 -- files --
 recovery:Recovery/WindowsRE/Winre.wim = size 1MiB
 data:notes.txt = text "data"
+hiberfil.sys = text "HIBR and what else Fast Startup left"
 `,
 	"two": `Two Windows, the second one without hives.
 -- machine --
@@ -337,6 +339,15 @@ func TestUEFIMachine(t *testing.T) {
 	if st := s.Hive(windows.BCD); st.Err != nil {
 		t.Errorf("%+v", st)
 	}
+	// What Fast Startup left can be told by the first bytes.
+	f, err := s.Files().Open("HIBERFIL.SYS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, 4)
+	if _, err := f.(io.ReaderAt).ReadAt(head, 0); err != nil || string(head) != "HIBR" {
+		t.Errorf("%q, %v", head, err)
+	}
 	// The boot configuration alone tells the firmware, too.
 	esp := s.hives[windows.BCD].files
 	if !startsWinloadEFI(&hive{name: windows.BCD, files: esp, path: efiStore}) {
@@ -439,6 +450,78 @@ type partOf struct {
 func (p partOf) Size() int64 { return p.length }
 func (p partOf) ReadAt(b []byte, off int64) (int, error) {
 	return section{p.Image, p.start, p.length}.ReadAt(b, off)
+}
+
+// failing is a disk of which a range cannot be read.
+type failing struct {
+	disk.Image
+	start, end int64
+}
+
+var errDisk = errors.New("the disk is bad")
+
+func (f failing) ReadAt(b []byte, off int64) (int, error) {
+	if off < f.end && off+int64(len(b)) > f.start {
+		return 0, errDisk
+	}
+	return f.Image.ReadAt(b, off)
+}
+
+// TestDiskErrors: what the disk does not give is an error with its cause, wherever it happens.
+func TestDiskErrors(t *testing.T) {
+	m, disks := machine(t, phony.Base)
+	env := envelope(t, disks[0])
+	good := env.Disks[0].Image
+	c := m.Partitions[1]
+	for name, where := range map[string][2]int64{
+		"partition table":          {0, 512},
+		"boot sector":              {c.Start, c.Start + 512},
+		"all of C:":                {c.Start, c.Start + c.Length},
+		"all but C:'s boot sector": {c.Start + 512, c.Start + c.Length},
+	} {
+		env.Disks[0].Image = failing{good, where[0], where[1]}
+		_, err := Open(env)
+		var u *UnreadableError
+		if !errors.As(err, &u) || !errors.Is(err, errDisk) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Nothing but the boot partition is lost: Windows is there, and its boot configuration unknown.
+	boot := m.Partitions[0]
+	env.Disks[0].Image = failing{good, boot.Start, boot.Start + boot.Length}
+	systems, err := Open(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := systems[0].Machine()
+	if p := got.Disks[0].Partitions[0]; !errors.Is(p.Err, errDisk) || p.Role != "" || p.Volume != nil || got.Firmware != "" {
+		t.Errorf("%+v, firmware %q", p, got.Firmware)
+	}
+	if st := systems[0].Hive(windows.BCD); st.Err == nil || errors.Is(st.Err, fs.ErrNotExist) {
+		t.Errorf("boot configuration: %+v", st)
+	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	_, disks := machine(t, phony.Base)
+	s := only(t, disks...)
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for _, h := range []windows.Hive{windows.SystemHive, windows.Software, windows.SAM} {
+				if st := s.Hive(h); st.Err != nil {
+					t.Error(st.Err)
+				}
+			}
+			if _, err := s.Open(windows.SystemHive, `CurrentControlSet\Control`); err != nil {
+				t.Error(err)
+			}
+			if _, err := fs.Stat(s.Files(), "windows/system32/ntoskrnl.exe"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestWarnings(t *testing.T) {
