@@ -159,6 +159,7 @@ var cases = []testCase{
 	{"Microsoft 365 in 2026", reg(microsoft365), Options{Profile: "2026", Office: true}, "OfficeInstalled", Pass, "Only Microsoft 365"},
 	{"Microsoft 365 and another in 2026", reg(microsoft365 + `"ProductReleaseIds"="O365ProPlusRetail,ProPlus2019Volume"`), Options{Profile: "2026", Office: true}, "OfficeInstalled", Fail, "ProPlus2019Volume"},
 	{"Microsoft 365 and stand-alone in 2026", reg(`[` + unins + `\{90160000-0011-0000-1000-0000000ff1ce}]` + "\n" + `"DisplayName"="Visio"` + "\n" + microsoft365), Options{Profile: "2026", Office: true}, "OfficeInstalled", Fail, "Visio"},
+	{"what Click-to-Run left", reg(`[` + unins + `\{90160000-008C-0000-1000-0000000FF1CE}]` + "\n" + `"DisplayName"="Office 16 Click-to-Run Extensibility Component"`), Options{Profile: "2026"}, "OfficeInstalled", Warn, "Click-to-Run"},
 	{"programs unread", broken(wow), Options{}, "OfficeInstalled", Unknown, "bad cell"},
 	{"32-bit programs missing", gone(`SOFTWARE\WOW6432Node`), Options{}, "OfficeInstalled", Unknown, "missing"},
 	{"32-bit Windows has one list", func(t *testing.T, m *memory) {
@@ -348,6 +349,52 @@ func TestFit(t *testing.T) {
 	}
 	if got, want := rep.Windows, (Windows{"2004", "19041", "Enterprise", "en-US", "AMD64", "DESKTOP-BYOL1"}); got != want {
 		t.Errorf("windows is %+v, want %+v", got, want)
+	}
+}
+
+// TestFixable: what an edit of the disk mends is said to be fixable, and only when it needs mending and the edit would hold.
+func TestFixable(t *testing.T) {
+	profile := `[SYSTEM\ControlSet001\Services\SharedAccess\Parameters\FirewallPolicy\PublicProfile]` + "\n" + `"EnableFirewall"=dword:1` + "\n"
+	for _, c := range []struct {
+		name   string
+		change func(*testing.T, *memory)
+		code   string
+		want   bool
+	}{
+		{"nothing to mend", reg(``), "FirewallEnabled", false},
+		{"firewall", reg(profile), "FirewallEnabled", true},
+		{"firewall by policy", reg(profile + `[SOFTWARE\Policies\Microsoft\WindowsFirewall\PublicProfile]` + "\n" + `"EnableFirewall"=dword:1`), "FirewallEnabled", false},
+		{"disabled account", change(func(m *memory) { m.setAccount(byolAccount, byolRID, 0x211, true) }), "WorkspacesBYOLAccountDisabled", true},
+		{"no account", change(func(m *memory) { m.setAccount("", 0, 0, false) }), "WorkspacesBYOLAccountDisabled", false},
+		{"no account", change(func(m *memory) { m.setAccount("", 0, 0, false) }), "WorkspacesBYOLAccountNotFound", false},
+		{"not to be told", gone(`SYSTEM\ControlSet001\Services\mountmgr`), "AutoMountDisabled", false},
+	} {
+		m := fit(t)
+		c.change(t, m)
+		if f := find(t, Run(Collect(context.Background(), m), Options{}), c.code); f.Fixable != c.want {
+			t.Errorf("%s: %s (%s) is fixable: %v, want %v", c.name, c.code, f.Outcome, f.Fixable, c.want)
+		}
+	}
+}
+
+// TestWindows: the head of the report knows a release by its build, and says nothing that was not read.
+func TestWindows(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*testing.T, *memory)
+		want   Windows
+	}{
+		{"20H2, ReleaseId stands still", reg(cv + `"CurrentBuildNumber"="19042"` + "\n" + `"ReleaseId"="2009"`), Windows{"20H2", "19042", "Enterprise", "en-US", "AMD64", "DESKTOP-BYOL1"}},
+		{"a build to come", reg(cv + `"CurrentBuildNumber"="30000"` + "\n" + `"DisplayVersion"="29H2"`), Windows{"29H2", "30000", "Enterprise", "en-US", "AMD64", "DESKTOP-BYOL1"}},
+		{"no SOFTWARE", gone(`SOFTWARE`), Windows{"", "", "", "en-US", "AMD64", "DESKTOP-BYOL1"}},
+		{"no SYSTEM", gone(`SYSTEM`), Windows{"2004", "19041", "Enterprise", "", "", ""}},
+		{"a language without a name", reg(`[SYSTEM\ControlSet001\Control\Nls\Language]` + "\n" + `"InstallLanguage"="1234"`), Windows{"2004", "19041", "Enterprise", "language 1234", "AMD64", "DESKTOP-BYOL1"}},
+	} {
+		m := fit(t)
+		c.change(t, m)
+		if got := Run(Collect(context.Background(), m), Options{}).Windows; got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
 	}
 }
 
