@@ -34,7 +34,7 @@ const (
 	fileHasI30       = 0x10000000 // in $FILE_NAME: the file is a folder
 
 	recordMFT     = 0
-	recordMFTMirr = 1
+	recordLogFile = 2
 	recordVolume  = 3
 	recordRoot    = 5
 	recordBitmap  = 6
@@ -46,8 +46,11 @@ const (
 	sectorBytes = 512 // update sequence stride, and the sector size of every phony disk
 )
 
-// run is a range of clusters on the volume.
+// run is a range of clusters on the volume, or a hole.
 type run struct{ lcn, length int64 }
+
+// hole is the lcn of a run that has no clusters: $BadClus has one over the whole volume.
+const hole = -1
 
 // attribute is one attribute of an MFT record, in parts.
 type attribute struct {
@@ -169,10 +172,15 @@ func mappingPairs(runs []run) []byte {
 	var b []byte
 	var before int64
 	for _, r := range runs {
-		n, d := signed(r.length), signed(r.lcn-before)
+		n, d := signed(r.length), []byte(nil)
+		if r.lcn != hole {
+			d = signed(r.lcn - before)
+		}
 		b = append(b, byte(len(d)<<4|len(n)))
 		b = append(append(b, n...), d...)
-		before = r.lcn
+		if r.lcn != hole {
+			before = r.lcn
+		}
 	}
 	return append(b, 0)
 }
@@ -198,8 +206,12 @@ func parseRuns(b []byte) ([]run, error) {
 		if n == 0 || n > 8 || d > 8 || 1+n+d > len(b) {
 			return nil, fmt.Errorf("mapping pairs: bad header 0x%02x", b[0])
 		}
-		lcn += parseSigned(b[1+n : 1+n+d])
-		runs = append(runs, run{lcn, parseSigned(b[1 : 1+n])})
+		r := run{hole, parseSigned(b[1 : 1+n])}
+		if d > 0 {
+			lcn += parseSigned(b[1+n : 1+n+d])
+			r.lcn = lcn
+		}
+		runs = append(runs, r)
 		b = b[1+n+d:]
 	}
 	return runs, nil
@@ -340,6 +352,9 @@ func decodeAttribute(b []byte) (attribute, error) {
 		return a, nil
 	}
 	if len(b) < 0x40 || int(le.Uint16(b[0x20:])) > len(b) {
+		return bad()
+	}
+	if a.flags != 0 || le.Uint16(b[0x22:]) != 0 { // compressed or sparse ones have one field more; mkntfs makes none
 		return bad()
 	}
 	a.allocated, a.size, a.valid = int64(le.Uint64(b[0x28:])), int64(le.Uint64(b[0x30:])), int64(le.Uint64(b[0x38:]))

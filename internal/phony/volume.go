@@ -119,7 +119,77 @@ func formatNTFS(ctx context.Context, disk *os.File, start, size int64, label, sc
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mkntfs: %w: %s", err, strings.TrimSpace(string(out)))
 	}
+	if err := emptyLog(f); err != nil {
+		return err
+	}
 	return copyData(disk, start, f, size)
+}
+
+// logBytes is how large a $LogFile is left: what mkntfs itself gives a volume of 100 MiB. On C: it makes 64 MiB of 0xFF, which
+// every disk, export and import of a test would carry; the rest becomes free space.
+const logBytes = 4 << 20
+
+// emptyLog gives back what the $LogFile of an empty volume has beyond logBytes, so that it is not copied. The records change in
+// save, when all else does.
+func emptyLog(f *os.File) error {
+	v, err := openVolume(f, 0, 0)
+	if err != nil {
+		return err
+	}
+	for _, r := range v.surplusLog() {
+		if err := punchHole(f, v.at(r.lcn), r.length*clusterBytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// surplusLog are the clusters of the $LogFile beyond logBytes.
+func (v *volume) surplusLog() []run {
+	log := v.system[recordLogFile].find(attrData, "")
+	if log == nil {
+		return nil
+	}
+	var surplus []run
+	keep := int64(logBytes / clusterBytes)
+	for _, r := range log.runs {
+		if r.length > keep {
+			surplus = append(surplus, run{r.lcn + keep, r.length - keep})
+		}
+		keep = max(keep-r.length, 0)
+	}
+	return surplus
+}
+
+// shrinkLog takes the surplus out of the $LogFile's record and marks it free.
+func (v *volume) shrinkLog() {
+	surplus := v.surplusLog()
+	if len(surplus) == 0 {
+		return
+	}
+	r := v.system[recordLogFile]
+	log := r.find(attrData, "")
+	for _, s := range surplus {
+		v.mark(s, false)
+	}
+	keep := int64(logBytes / clusterBytes)
+	for i, part := range log.runs {
+		if keep -= part.length; keep <= 0 {
+			log.runs = log.runs[:i+1]
+			log.runs[i].length += keep
+			break
+		}
+	}
+	log.allocated, log.size, log.valid = logBytes, logBytes, logBytes
+	r.resize(log.allocated, log.size)
+}
+
+// resize writes an unnamed $DATA's size into the file's name, from where the root folder repeats it.
+func (r *record) resize(allocated, size int64) {
+	if name := r.find(attrFileName, ""); name != nil && len(name.value) >= 66 {
+		le.PutUint64(name.value[0x28:], uint64(allocated))
+		le.PutUint64(name.value[0x30:], uint64(size))
+	}
 }
 
 // findMkntfs looks where Debian puts it too: /usr/sbin is not on every user's PATH.
@@ -182,6 +252,11 @@ func openVolume(disk *os.File, start int64, filetime uint64) (*volume, error) {
 			return nil, err
 		}
 		v.system[n] = r
+	}
+	for _, n := range []uint64{recordMFT, recordLogFile, recordVolume, recordRoot, recordBitmap, recordUpCase} {
+		if r := v.system[n]; r == nil || r.find(attrFileName, "") == nil {
+			return nil, fmt.Errorf("MFT record %d: no $FILE_NAME", n)
+		}
 	}
 	if v.bitmap, err = v.readData(recordBitmap); err != nil {
 		return nil, err
@@ -337,6 +412,7 @@ func (v *volume) save(root *node) error {
 	if err := v.growMFT(next); err != nil {
 		return err
 	}
+	v.shrinkLog()
 	rootRecord := v.system[recordRoot]
 	if err := v.stamp(); err != nil {
 		return err
@@ -487,8 +563,8 @@ func (v *volume) saveRoot(root *node, r *record) error {
 		for i := range 4 {
 			le.PutUint64(e.key[8+8*i:], v.filetime)
 		}
-		if name := v.system[recordMFT].find(attrFileName, ""); e.ref&(1<<48-1) == recordMFT && name != nil {
-			e.key = slices.Clone(name.value) // it has grown
+		if n := e.ref & (1<<48 - 1); n == recordMFT || n == recordLogFile {
+			e.key = slices.Clone(v.system[n].find(attrFileName, "").value) // its size has changed
 		}
 		entries = append(entries, e)
 	}
@@ -578,10 +654,7 @@ func (v *volume) growMFT(records uint64) error {
 	v.mftRuns = data.runs
 	data.size = int64(total) * int64(v.recordSize)
 	data.valid, data.allocated = data.size, data.size
-	if name := mft.find(attrFileName, ""); name != nil && len(name.value) >= 66 {
-		le.PutUint64(name.value[0x28:], uint64(data.allocated))
-		le.PutUint64(name.value[0x30:], uint64(data.size))
-	}
+	mft.resize(data.allocated, data.size)
 	for n := v.records; n < total; n++ {
 		if n >= firstUserRecord && n < records {
 			continue

@@ -89,7 +89,7 @@ func TestVolume(t *testing.T) {
 	if !strings.Contains(out, "processed successfully") {
 		t.Error(out)
 	}
-	ntfs3g(t, "ntfscluster", "-i", name)
+	ntfs3g(t, "ntfsresize", "--info", "--force", name)
 	list := ntfs3g(t, "ntfsls", "-R", name)
 	for _, s := range []string{"component-0999-", "pagefile.sys"} {
 		if !strings.Contains(list, s) {
