@@ -55,7 +55,8 @@ type Check struct {
 	// Level is what the check comes to when the requirement is not met: Fail or Warn. A check may come out milder, never harder;
 	// ingestion turns every Warn into Fail.
 	Level Outcome
-	// Source says who asks for it and where the test is written down.
+	// Source says who asks for it and where the test is written down: "document" is Amazon's page "Bring Your Own Windows Desktop
+	// Licenses" of September 2020, "facts" the project's collection of facts around it (byol-facts), by section.
 	Source string
 	// Profiles names the profiles that ask for it; nil means all.
 	Profiles []string

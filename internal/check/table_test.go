@@ -131,6 +131,9 @@ func markdown() string {
 	p("Codes are Amazon's, those of `WorkspaceImageErrorDetailCode`. Where Amazon has none the code is Berth's own, and the WorkSpaces API reports it as the one")
 	p("in brackets. \"Fixable\" means that an edit of the powered-off disk's registry mends it.")
 	p("")
+	p("Sources: \"document\" is Amazon's page \"Bring Your Own Windows Desktop Licenses\" of September 2020, \"facts\" the project's collection of facts around it (byol-facts), by")
+	p("section.")
+	p("")
 	p("| code | requirement | when not met | decided on | fixable |")
 	p("|---|---|---|---|---|")
 	for _, c := range table {
