@@ -113,7 +113,7 @@ func (r *reader) peMachine(name string) (uint16, bool) {
 	if err != nil {
 		return 0, false
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // only read
 	head, err := io.ReadAll(io.LimitReader(file, kernelHead))
 	if err != nil {
 		return 0, false

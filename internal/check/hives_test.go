@@ -61,7 +61,7 @@ func realHive(t testing.TB, name string) []byte {
 	if _, err := os.Stat(realHives); errors.Is(err, fs.ErrNotExist) {
 		t.Skip("no real hives beside this checkout")
 	}
-	out, err := exec.Command("xz", "-dc", filepath.Join(realHives, name+".xz")).Output()
+	out, err := exec.CommandContext(t.Context(), "xz", "-dc", filepath.Join(realHives, name+".xz")).Output()
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

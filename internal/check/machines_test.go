@@ -34,7 +34,7 @@ func TestMachines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer env.Close()
+			defer func() { _ = env.Close() }()
 			systems, err := offline.Open(env)
 			if m.Refused != "" {
 				var encrypted *offline.EncryptedError

@@ -133,7 +133,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "testdata/unfit.json", b.String())
-	var empty Report = run(nil, nil, Options{})
+	empty := run(nil, nil, Options{})
 	got, err := json.Marshal(empty)
 	if err != nil {
 		t.Fatal(err)
