@@ -231,7 +231,7 @@ func FuzzLZX(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0x20, 0x11}, 200), uint16(300))
 	f.Fuzz(func(t *testing.T, in []byte, n uint16) {
 		var x lzx
-		x.inflate(make([]byte, min(int(n), lzxWindow)), in)
+		_ = x.inflate(make([]byte, min(int(n), lzxWindow)), in)
 	})
 }
 
@@ -241,7 +241,7 @@ func FuzzXpress(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte, n uint16) {
 		var x xpress
-		x.inflate(make([]byte, min(int(n), 16<<10)), in)
+		_ = x.inflate(make([]byte, min(int(n), 16<<10)), in)
 	})
 }
 

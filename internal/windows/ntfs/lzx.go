@@ -226,7 +226,7 @@ func (x *lzx) block(out []byte, pos int, aligned bool) error {
 			length += l
 		}
 		length += lzxMinLength
-		offset := 0
+		var offset int
 		if slot < 3 { // one of the last three, which goes to the front
 			offset = x.recent[slot]
 			x.recent[slot] = x.recent[0]

@@ -26,7 +26,7 @@ var sample = sync.OnceValue(func() []byte {
 	if err != nil {
 		panic(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	z, err := gzip.NewReader(f)
 	if err != nil {
 		panic(err)
@@ -311,7 +311,7 @@ func TestConcurrentReads(t *testing.T) {
 				b := make([]byte, 9000)
 				for off := i * 1000; off < f.Size(); off += 20011 {
 					n, err := f.ReadAt(b, off)
-					if err != nil && err != io.EOF || !bytes.Equal(b[:n], want[off:off+int64(n)]) {
+					if err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(b[:n], want[off:off+int64(n)]) {
 						t.Errorf("at %d: %d, %v", off, n, err)
 					}
 				}
@@ -330,7 +330,7 @@ func tool(t *testing.T, name string, arg ...string) string {
 			t.Fatalf("%v: install ntfs-3g", err)
 		}
 	}
-	out, err := exec.Command(path, arg...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), path, arg...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(arg, " "), err, out)
 	}
@@ -370,7 +370,7 @@ func TestGeometries(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close()
+			t.Cleanup(func() { _ = f.Close() })
 			v, err := Open(f, size)
 			if err != nil {
 				t.Fatal(err)

@@ -26,7 +26,7 @@ func (s *found) bootStore(in *volume) *hive {
 	var own, other []spot
 	for _, v := range s.volumes {
 		p := &s.disks[v.disk].Partitions[v.part]
-		path := ""
+		var path string
 		switch {
 		case v.esp:
 			path = efiStore

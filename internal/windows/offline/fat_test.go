@@ -27,7 +27,7 @@ var samples = sync.OnceValue(func() map[string][]byte {
 		if err != nil {
 			panic(err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		z, err := gzip.NewReader(f)
 		if err != nil {
 			panic(err)
@@ -90,7 +90,9 @@ func TestFAT(t *testing.T) {
 			var inUse, all int64
 			for line := range strings.Lines(string(used)) {
 				if rest, ok := strings.CutPrefix(line, name+" "); ok {
-					fmt.Sscan(rest, &inUse, &all)
+					if _, err := fmt.Sscan(rest, &inUse, &all); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			if all == 0 || info.SizeBytes != all*v.clusterBytes || info.FreeBytes != (all-inUse)*v.clusterBytes || info.Label != "BOOTDISK" {
@@ -209,15 +211,15 @@ func FuzzFAT(f *testing.F) {
 		if err != nil {
 			return
 		}
-		v.info()
+		_, _ = v.info()
 		count := 0
 		folder := map[string]int{}
-		fs.WalkDir(v, ".", func(name string, d fs.DirEntry, err error) error {
+		_ = fs.WalkDir(v, ".", func(name string, d fs.DirEntry, err error) error {
 			if count++; count > 200 {
 				return fs.SkipAll
 			}
-			if err != nil || d == nil {
-				return nil
+			if err != nil {
+				return fs.SkipDir
 			}
 			if folder[path.Dir(name)]++; folder[path.Dir(name)] > 10 {
 				return fs.SkipDir
@@ -227,7 +229,7 @@ func FuzzFAT(f *testing.F) {
 			}
 			if o, err := v.Open(name); err == nil {
 				b := make([]byte, 5000)
-				o.(io.ReaderAt).ReadAt(b, 0)
+				_, _ = o.(io.ReaderAt).ReadAt(b, 0)
 			}
 			return nil
 		})

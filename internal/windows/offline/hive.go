@@ -89,7 +89,7 @@ func openAt(files fs.FS, name string) (io.ReaderAt, int64, error) {
 // root is the hive's root key. Its errors never are fs.ErrNotExist: that the hive's file is missing does not make its keys absent.
 func (h *hive) root() (windows.Key, error) {
 	if err := h.open(); err != nil {
-		return nil, fmt.Errorf("hive %s: %s", h.name, err) // not wrapped
+		return nil, fmt.Errorf("hive %s: %s", h.name, err.Error()) // not wrapped
 	}
 	return h.top, nil
 }

@@ -22,7 +22,7 @@ func realHive(t *testing.T, name string) []byte {
 	if _, err := os.Stat(realHives); errors.Is(err, fs.ErrNotExist) {
 		t.Skip("no real hives on this machine")
 	}
-	b, err := exec.Command("xz", "-dc", filepath.Join(realHives, name+".xz")).Output()
+	b, err := exec.CommandContext(t.Context(), "xz", "-dc", filepath.Join(realHives, name+".xz")).Output()
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

@@ -76,7 +76,7 @@ func machine(t *testing.T, name string) (*phony.Machine, []byteDisk) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
+	t.Cleanup(func() { _ = f.Close() })
 	return m, []byteDisk{{f, m.DiskBytes}}
 }
 
@@ -247,7 +247,7 @@ func TestBIOSMachine(t *testing.T) {
 			if _, err := disks[0].ReadAt(was, m.Partitions[1].Start); err != nil {
 				t.Fatal(err)
 			}
-			defer disks[0].WriteAt(was, m.Partitions[1].Start)
+			defer put(t, disks[0], m.Partitions[1].Start, was)
 			put(t, disks[0], m.Partitions[1].Start+mark.off, []byte(mark.text))
 			_, err := Open(envelope(t, disks...))
 			var e *EncryptedError
@@ -537,10 +537,10 @@ func TestWarnings(t *testing.T) {
 
 func TestNoWindows(t *testing.T) {
 	_, disks := machine(t, "not-windows")
-	if _, err := Open(envelope(t, disks...)); err != ErrNoWindows {
+	if _, err := Open(envelope(t, disks...)); !errors.Is(err, ErrNoWindows) {
 		t.Error(err)
 	}
-	if _, err := Open(&disk.Envelope{}); err != ErrNoWindows {
+	if _, err := Open(&disk.Envelope{}); !errors.Is(err, ErrNoWindows) {
 		t.Error(err)
 	}
 }
@@ -550,7 +550,7 @@ func TestBrokenTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	d := byteDisk{f, 4 << 20}
 	if err := f.Truncate(d.size); err != nil {
 		t.Fatal(err)
@@ -575,13 +575,13 @@ func TestBrokenTable(t *testing.T) {
 func TestSection(t *testing.T) {
 	s := section{bytes.NewReader([]byte("0123456789")), 2, 5}
 	b := make([]byte, 10)
-	if n, err := s.ReadAt(b, 3); n != 2 || err != io.EOF || string(b[:n]) != "56" {
+	if n, err := s.ReadAt(b, 3); n != 2 || !errors.Is(err, io.EOF) || string(b[:n]) != "56" {
 		t.Error(n, err)
 	}
 	if n, err := s.ReadAt(b[:2], 3); n != 2 || err != nil {
 		t.Error(n, err)
 	}
-	if n, err := s.ReadAt(b, 5); n != 0 || err != io.EOF {
+	if n, err := s.ReadAt(b, 5); n != 0 || !errors.Is(err, io.EOF) {
 		t.Error(n, err)
 	}
 	if _, err := s.ReadAt(b, -1); err == nil {
