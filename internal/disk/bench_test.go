@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -25,7 +26,7 @@ func BenchmarkStreamOptimized(b *testing.B) {
 				b.Fatal(err)
 			}
 			for off := int64(0); off < e.Disks[0].Size(); off += int64(len(p)) {
-				if n, err := e.Disks[0].ReadAt(p, off); err != nil && err != io.EOF || !bytes.Equal(p[:n], guest[off:off+int64(n)]) {
+				if n, err := e.Disks[0].ReadAt(p, off); err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(p[:n], guest[off:off+int64(n)]) {
 					b.Fatalf("read at %d: %v", off, err)
 				}
 			}

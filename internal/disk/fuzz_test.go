@@ -170,7 +170,7 @@ func probe(t *testing.T, d Disk, length int64) {
 		}
 		for _, off := range []int64{x.Start, x.Start + x.Length/2, x.Start + x.Length - 1} {
 			n, err := d.ReadAt(p, off)
-			if err != nil && err != io.EOF {
+			if err != nil && !errors.Is(err, io.EOF) {
 				sound(t, err)
 			} else if n != int(min(int64(len(p)), size-off)) {
 				t.Fatalf("%d bytes at %d of %d", n, off, size)

@@ -21,7 +21,7 @@ func TestHolesOfTheFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
+		closeAfter(t, f)
 		for at := 0; at < len(data); at += 4096 {
 			if part := data[at:min(len(data), at+4096)]; firstNonZero(part) >= 0 {
 				if _, err := f.WriteAt(part, int64(at)); err != nil {
@@ -41,7 +41,7 @@ func TestHolesOfTheFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer e.Close()
+			closeAfter(t, e)
 			img := e.Disks[0]
 			if img.Size() == int64(len(guest)) {
 				equalImage(t, img, guest)

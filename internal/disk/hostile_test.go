@@ -60,17 +60,22 @@ func packedQCOW2(packed []byte, method byte) []byte {
 
 func deflated(n int) []byte {
 	var b bytes.Buffer
-	w, _ := flate.NewWriter(&b, 9)
-	w.Write(make([]byte, n))
-	w.Close()
-	return b.Bytes()
+	w, err := flate.NewWriter(&b, 9)
+	return packedZeros(n, &b, w, err)
 }
 
 func zlibbed(n int) []byte {
 	var b bytes.Buffer
-	w := zlib.NewWriter(&b)
-	w.Write(make([]byte, n))
-	w.Close()
+	return packedZeros(n, &b, zlib.NewWriter(&b), nil)
+}
+
+func packedZeros(n int, b *bytes.Buffer, w io.WriteCloser, err error) []byte {
+	if err == nil {
+		_, err = w.Write(make([]byte, n))
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		panic(err)
+	}
 	return b.Bytes()
 }
 
@@ -310,10 +315,14 @@ func linkOVA(t testing.TB) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	ovf := vmwareOVF("a.vmdk")
-	w.WriteHeader(&tar.Header{Name: "a.ovf", Size: int64(len(ovf)), Typeflag: tar.TypeReg, Format: tar.FormatUSTAR})
-	w.Write(ovf)
-	w.WriteHeader(&tar.Header{Name: "a.vmdk", Linkname: "/etc/passwd", Typeflag: tar.TypeSymlink, Format: tar.FormatUSTAR})
-	if err := w.Close(); err != nil {
+	err := w.WriteHeader(&tar.Header{Name: "a.ovf", Size: int64(len(ovf)), Typeflag: tar.TypeReg, Format: tar.FormatUSTAR})
+	if err == nil {
+		_, err = w.Write(ovf)
+	}
+	if err == nil {
+		err = w.WriteHeader(&tar.Header{Name: "a.vmdk", Linkname: "/etc/passwd", Typeflag: tar.TypeSymlink, Format: tar.FormatUSTAR})
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -493,7 +502,7 @@ func TestTruncation(t *testing.T) {
 				bad := 0
 				for off := int64(0); off < img.Size(); off += 4096 {
 					n, err := img.ReadAt(p, off)
-					if err != nil && err != io.EOF {
+					if err != nil && !errors.Is(err, io.EOF) {
 						if r := new(Refusal); !errors.As(err, &r) {
 							t.Errorf("cut at %d, read at %d: %v is no refusal", at, off, err)
 						}

@@ -51,7 +51,7 @@ func inflateZlib(block, packed []byte) (int, error) {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		// ReadFull makes "ended early" of a clean end; a cut stream has to stay an error.
 		var one [1]byte
-		if _, again := r.Read(one[:]); again == io.EOF {
+		if _, again := r.Read(one[:]); errors.Is(again, io.EOF) {
 			return n, nil
 		}
 		return n, err
@@ -63,7 +63,7 @@ func inflateZlib(block, packed []byte) (int, error) {
 	switch more, err := r.Read(one[:]); {
 	case more > 0:
 		return n, errLonger
-	case err != io.EOF:
+	case !errors.Is(err, io.EOF):
 		return n, err
 	}
 	return n, nil

@@ -116,7 +116,7 @@ func (e *Envelope) Verify(ctx context.Context) error {
 			h.Write(buf[:n])
 			off += int64(n)
 			if off < d.member.bytes && err != nil {
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF
 				}
 				return fmt.Errorf("disk: verify %s at byte %d: %w", d.member.name, off, err)

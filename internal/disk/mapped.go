@@ -29,6 +29,16 @@ type stretch struct {
 	owner  inflater
 }
 
+// extend adds next, the stretch behind s in the disk, to s, and reports whether it goes on in the same way, in the file too.
+// That next could not be described ends s; who asks for it learns why.
+func (s *stretch) extend(next stretch, err error) bool {
+	if err != nil || next.kind != s.kind || next.kind == Compressed || next.kind == Data && next.at != s.at+s.length {
+		return false
+	}
+	s.length += next.length
+	return true
+}
+
 // layout is a format's map from the guest's disk to files. It is safe for concurrent use.
 type layout interface {
 	// locate describes the disk from off on (0 <= off < its size). It need not look further than max bytes.

@@ -108,7 +108,7 @@ type sniffer struct {
 
 func (s *sniffer) ReadAt(p []byte, off int64) (int, error) {
 	n, err := s.Source.ReadAt(p, off)
-	if n < len(p) && err != nil && err != io.EOF {
+	if n < len(p) && err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
 	return n, err

@@ -134,7 +134,7 @@ func listMembers(f *file) ([]member, error) {
 			return nil, err
 		}
 		h, err := t.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return members, nil
 		}
 		if err != nil {

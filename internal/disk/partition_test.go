@@ -341,12 +341,12 @@ func TestTablesOfSfdisk(t *testing.T) {
 		if err := os.WriteFile(path, make([]byte, 16<<20), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(tool, "-q", path)
+		cmd := exec.CommandContext(t.Context(), tool, "-q", path)
 		cmd.Stdin = strings.NewReader(script)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		out, err := exec.Command(tool, "--json", path).Output()
+		out, err := exec.CommandContext(t.Context(), tool, "--json", path).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -366,7 +366,7 @@ func TestTablesOfSfdisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer e.Close()
+		closeAfter(t, e)
 		got, err := Partitions(e.Disks[0])
 		if err != nil {
 			t.Fatal(err)

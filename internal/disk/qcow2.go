@@ -184,11 +184,9 @@ func (q *qcow2) locate(off, max int64) (stretch, error) {
 			break // ended inside a cluster (subclusters)
 		}
 		at += q.unit
-		next, err := q.entry(l2, at, off+s.length)
-		if err != nil || next.kind != s.kind || next.kind == Data && next.at != s.at+s.length {
-			break // an error belongs to the next call
+		if !s.extend(q.entry(l2, at, off+s.length)) {
+			break
 		}
-		s.length += next.length
 	}
 	return s, nil
 }

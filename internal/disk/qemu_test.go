@@ -24,7 +24,7 @@ func qemuImg(t testing.TB, args ...string) []byte {
 		t.Fatal("qemu-img is needed (Debian: qemu-utils): ", err)
 	}
 	var stdout, stderr bytes.Buffer
-	cmd := exec.Command("qemu-img", args...)
+	cmd := exec.CommandContext(t.Context(), "qemu-img", args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("qemu-img %s: %v\n%s", strings.Join(args, " "), err, &stderr)
@@ -102,13 +102,22 @@ var variants = []variant{
 // qemuFormat are QEMU's words for the formats.
 var qemuFormat = map[string]string{"RAW": "raw", "QCOW2": "qcow2", "VMDK": "vmdk", "VHD": "vpc", "VHDX": "vhdx"}
 
+// closeAfter closes c when the test is over.
+func closeAfter(t testing.TB, c io.Closer) {
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // siblingsIn opens files of a folder.
 func siblingsIn(t testing.TB, dir string) func(string) (Source, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { root.Close() })
+	closeAfter(t, root)
 	return func(name string) (Source, error) {
 		f, err := root.Open(name)
 		if err != nil {
@@ -140,13 +149,9 @@ func TestBytesAndExtentsEqualQEMU(t *testing.T) {
 		if err := os.WriteFile(source, guestDisk(size, 7), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for i, v := range variants {
+		for _, v := range variants {
 			t.Run(fmt.Sprintf("%d/%s", size, strings.Join(v.args[1:], " ")), func(t *testing.T) {
-				dir := filepath.Join(dir, fmt.Sprint(i))
-				if err := os.Mkdir(dir, 0o700); err != nil {
-					t.Fatal(err)
-				}
-				defer os.RemoveAll(dir)
+				dir := t.TempDir()
 				file, back := filepath.Join(dir, "disk"), filepath.Join(dir, "back")
 				qemuImg(t, append(append([]string{"convert", "-f", "raw"}, v.args...), source, file)...)
 				qemuImg(t, "convert", "-f", qemuFormat[v.format], "-O", "raw", file, back)
@@ -158,7 +163,7 @@ func TestBytesAndExtentsEqualQEMU(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer e.Close()
+				closeAfter(t, e)
 				if e.Format != v.format || len(e.Disks) != 1 || e.Disks[0].SubFormat != v.subFormat || len(e.Warnings) != 0 {
 					t.Errorf("opened as %s %q, %d disks, warnings %q", e.Format, e.Disks[0].SubFormat, len(e.Disks), e.Warnings)
 				}
@@ -205,7 +210,7 @@ func equalImage(t *testing.T, img Image, want []byte) {
 		t.Fatalf("size %d, want %d", img.Size(), len(want))
 	}
 	got := make([]byte, len(want))
-	if n, err := img.ReadAt(got, 0); n != len(want) || err != nil && err != io.EOF {
+	if n, err := img.ReadAt(got, 0); n != len(want) || err != nil && !errors.Is(err, io.EOF) {
 		t.Fatalf("read %d of %d bytes: %v", n, len(want), err)
 	}
 	if !bytes.Equal(got, want) {
@@ -229,13 +234,13 @@ func equalImage(t *testing.T, img Image, want []byte) {
 	wg.Wait()
 
 	p := make([]byte, 100)
-	if n, err := img.ReadAt(p, img.Size()-40); n != 40 || err != io.EOF || !bytes.Equal(p[:40], want[len(want)-40:]) {
+	if n, err := img.ReadAt(p, img.Size()-40); n != 40 || !errors.Is(err, io.EOF) || !bytes.Equal(p[:40], want[len(want)-40:]) {
 		t.Errorf("read over the end: %d, %v", n, err)
 	}
-	if n, err := img.ReadAt(p, img.Size()); n != 0 || err != io.EOF {
+	if n, err := img.ReadAt(p, img.Size()); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("read at the end: %d, %v", n, err)
 	}
-	if _, err := img.ReadAt(p, -1); err == nil || err == io.EOF {
+	if _, err := img.ReadAt(p, -1); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("read before the beginning: %v", err)
 	}
 	for _, x := range extents(t, img) {
@@ -334,7 +339,7 @@ func TestLargeSparseDisks(t *testing.T) {
 			qemuImg(t, append(append([]string{"create", "-q", "-f", qemuFormat[v.format]}, v.args...), file, fmt.Sprint(int64(size)))...)
 			at := []int64{0, 1<<40 + 12345*512, size - 4096}
 			for _, off := range at {
-				cmd := exec.Command("qemu-io", "-f", qemuFormat[v.format], "-c", fmt.Sprintf("write -P 0x5a %d 4096", off), file)
+				cmd := exec.CommandContext(t.Context(), "qemu-io", "-f", qemuFormat[v.format], "-c", fmt.Sprintf("write -P 0x5a %d 4096", off), file)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
@@ -343,7 +348,7 @@ func TestLargeSparseDisks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close()
+			closeAfter(t, f)
 			info, _ := f.Stat()
 			counted := &countingSource{Source: &osFile{f, info.Size()}}
 			e, err := Open(counted, Options{})
@@ -398,7 +403,7 @@ func TestSplitVMDK(t *testing.T) {
 			at := []int64{0, 2<<30 - 65536, 4<<30 - 65536, size - 512}
 			for i, off := range at {
 				n := min(131072, size-off)
-				cmd := exec.Command("qemu-io", "-f", "vmdk", "-c", fmt.Sprintf("write -P %d %d %d", i+1, off, n), file)
+				cmd := exec.CommandContext(t.Context(), "qemu-io", "-f", "vmdk", "-c", fmt.Sprintf("write -P %d %d %d", i+1, off, n), file)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
@@ -442,7 +447,7 @@ func wantRefusal(t testing.TB, err error, format string, reason Reason, field st
 
 func TestOpenFileTakesRegularFilesOnly(t *testing.T) {
 	dir := t.TempDir()
-	if err := exec.Command("mkfifo", filepath.Join(dir, "pipe")).Run(); err != nil {
+	if err := exec.CommandContext(t.Context(), "mkfifo", filepath.Join(dir, "pipe")).Run(); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{dir, filepath.Join(dir, "pipe"), filepath.Join(dir, "missing"), "/dev/null"} {

@@ -390,7 +390,7 @@ func TestVHDXLogReplay(t *testing.T) {
 			if err := os.WriteFile(path, file, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if out, err := exec.Command("qemu-io", "-f", "vhdx", "-c", "read 0 512", path).CombinedOutput(); err != nil {
+			if out, err := exec.CommandContext(t.Context(), "qemu-io", "-f", "vhdx", "-c", "read 0 512", path).CombinedOutput(); err != nil {
 				t.Fatalf("qemu-io: %v\n%s", err, out)
 			}
 			qemuImg(t, "convert", "-f", "vhdx", "-O", "raw", path, back)

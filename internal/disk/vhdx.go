@@ -328,11 +328,9 @@ func (v *vhdx) locate(off, max int64) (stretch, error) {
 	}
 	for bat = bat[8:]; len(bat) >= 8 && s.length < max; bat = bat[8:] {
 		at += 8
-		next, err := v.entry(le.Uint64(bat), at, 0)
-		if err != nil || next.kind != s.kind || next.kind == Data && next.at != s.at+s.length {
-			break // an error belongs to the next call
+		if !s.extend(v.entry(le.Uint64(bat), at, 0)) {
+			break
 		}
-		s.length += next.length
 	}
 	return s, nil
 }

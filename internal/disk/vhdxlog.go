@@ -177,7 +177,7 @@ func (l *vhdxLog) entry(pos int64) (*logEntry, error) {
 		}
 		return errNotValid
 	})
-	if err == errNotValid {
+	if errors.Is(err, errNotValid) {
 		return nil, nil
 	}
 	if err != nil {

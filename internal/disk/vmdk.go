@@ -126,7 +126,7 @@ func openExtents(f *file, opt Options) (_ *Envelope, err error) {
 	defer func() {
 		if err != nil {
 			for _, c := range closers {
-				c.Close()
+				err = errors.Join(err, c.Close())
 			}
 		}
 	}()

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -110,8 +111,10 @@ func streamVMDK(guest []byte, style streamStyle) []byte {
 			le.PutUint32(table[j*4:], here())
 			var z bytes.Buffer
 			w := zlib.NewWriter(&z)
-			w.Write(data)
-			w.Close()
+			_, err := w.Write(data)
+			if err := errors.Join(err, w.Close()); err != nil {
+				panic(err)
+			}
 			out = le.AppendUint64(out, uint64(g*style.grain))
 			out = le.AppendUint32(out, uint32(z.Len()))
 			out = append(out, z.Bytes()...)
