@@ -60,6 +60,7 @@ func TestMachines(t *testing.T) {
 			failed[code] = failed[code] || outcome == "FAIL" || outcome == "WARN"
 		}
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			path := filepath.Join(t.TempDir(), "disk.raw")
 			if err := m.WriteRaw(context.Background(), path); err != nil {
 				t.Fatal(err)
@@ -275,7 +276,7 @@ func contents(t *testing.T, path string) [32]byte {
 // TestExport writes every format, and lets qemu-img compare it with the raw disk. The disk is small because qemu-img reads
 // each zero of a VHDX one by one: 40 GiB take it more than a minute.
 func TestExport(t *testing.T) {
-	m, err := LoadFS(overlay("A small one.\n-- machine --\nbase = win10-2004-enterprise\ndisk = 3GiB\n"), "x")
+	m, err := LoadFS(overlay("A small one.\n-- machine --\nbase = win10-2004-enterprise\ndisk = 1GiB\n"), "x")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,205 +2,12 @@ package phony
 
 import (
 	"cmp"
-	"context"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf16"
 )
-
-// node is a file or folder to be put on a volume.
-type node struct {
-	name     string
-	folder   bool
-	children map[string]*node // by upper-case name
-	data     []byte
-	size     int64 // bytes; what lies behind data is allocated and never written, so that it reads as zeros
-	flags    uint32
-	junction string // the folder is a junction to this Windows path
-
-	record    record
-	allocated int64
-}
-
-func newFolder(name string) *node {
-	return &node{name: name, folder: true, children: map[string]*node{}}
-}
-
-// at finds or makes the folder at path (slashes), and fails where a file is in the way.
-func (n *node) at(path string) (*node, error) {
-	for part := range strings.SplitSeq(path, "/") {
-		if part == "" || part == "." {
-			continue
-		}
-		if err := checkName(part); err != nil {
-			return nil, err
-		}
-		child := n.children[strings.ToUpper(part)]
-		if child == nil {
-			child = newFolder(part)
-			n.children[strings.ToUpper(part)] = child
-		}
-		if !child.folder || child.junction != "" {
-			return nil, fmt.Errorf("%s is not a folder", part)
-		}
-		n = child
-	}
-	return n, nil
-}
-
-// put adds a file or folder at path, in place of what is there by that name.
-func (n *node) put(path string, f *node) error {
-	dir, name := "", path
-	if i := strings.LastIndexByte(path, '/'); i >= 0 {
-		dir, name = path[:i], path[i+1:]
-	}
-	if err := checkName(name); err != nil {
-		return err
-	}
-	parent, err := n.at(dir)
-	if err != nil {
-		return err
-	}
-	if old := parent.children[strings.ToUpper(name)]; old != nil && old.folder && f.folder && f.junction == "" {
-		return nil // a folder that is named again keeps what is in it
-	}
-	f.name = name
-	parent.children[strings.ToUpper(name)] = f
-	return nil
-}
-
-func checkName(name string) error {
-	if name == "" || len(utf16.Encode([]rune(name))) > 255 || strings.ContainsAny(name, "\\/:*?\"<>|\x00") ||
-		strings.HasSuffix(name, " ") || strings.HasSuffix(name, ".") {
-		return fmt.Errorf("%q is not a Windows file name", name)
-	}
-	return nil
-}
-
-// sorted is the folder's content in NTFS order.
-func (n *node) sorted(upcase []uint16) []*node {
-	var list []*node
-	for _, c := range n.children {
-		list = append(list, c)
-	}
-	slices.SortFunc(list, func(a, b *node) int {
-		return compareNames(utf16.Encode([]rune(a.name)), utf16.Encode([]rune(b.name)), upcase)
-	})
-	return list
-}
-
-// formatNTFS lets mkntfs make an empty NTFS volume of size bytes in a scratch file, and copies what it wrote to disk at
-// start: mkntfs cannot write into a part of a file. size is a multiple of a sector.
-func formatNTFS(ctx context.Context, disk *os.File, start, size int64, label, scratch string) error {
-	mkntfs, err := findMkntfs()
-	if err != nil {
-		return err
-	}
-	empty := filepath.Join(scratch, "volume.ntfs")
-	f, err := os.OpenFile(empty, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(empty)
-	defer f.Close()
-	if err := f.Truncate(size); err != nil {
-		return err
-	}
-	// Heads and sectors per track are those of every BIOS translation above 8 GiB.
-	cmd := exec.CommandContext(ctx, mkntfs, "--force", "--quick", "--quiet", "--zero-time", "--cluster-size", strconv.Itoa(indexBlock),
-		"--sector-size", strconv.Itoa(sectorBytes), "--partition-start", strconv.FormatInt(start/sectorBytes, 10),
-		"--heads", "255", "--sectors-per-track", "63", "--label", label, empty)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("mkntfs: %w: %s", err, strings.TrimSpace(string(out)))
-	}
-	if err := emptyLog(f); err != nil {
-		return err
-	}
-	return copyData(disk, start, f, size)
-}
-
-// logBytes is how large a $LogFile is left: what mkntfs itself gives a volume of 100 MiB. On C: it makes 64 MiB of 0xFF, which
-// every disk, export and import of a test would carry; the rest becomes free space.
-const logBytes = 4 << 20
-
-// emptyLog gives back what the $LogFile of an empty volume has beyond logBytes, so that it is not copied. The records change in
-// save, when all else does.
-func emptyLog(f *os.File) error {
-	v, err := openVolume(f, 0, 0)
-	if err != nil {
-		return err
-	}
-	for _, r := range v.surplusLog() {
-		if err := punchHole(f, v.at(r.lcn), r.length*clusterBytes); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// surplusLog are the clusters of the $LogFile beyond logBytes.
-func (v *volume) surplusLog() []run {
-	log := v.system[recordLogFile].find(attrData, "")
-	if log == nil {
-		return nil
-	}
-	var surplus []run
-	keep := int64(logBytes / clusterBytes)
-	for _, r := range log.runs {
-		if r.length > keep {
-			surplus = append(surplus, run{r.lcn + keep, r.length - keep})
-		}
-		keep = max(keep-r.length, 0)
-	}
-	return surplus
-}
-
-// shrinkLog takes the surplus out of the $LogFile's record and marks it free.
-func (v *volume) shrinkLog() {
-	surplus := v.surplusLog()
-	if len(surplus) == 0 {
-		return
-	}
-	r := v.system[recordLogFile]
-	log := r.find(attrData, "")
-	for _, s := range surplus {
-		v.mark(s, false)
-	}
-	keep := int64(logBytes / clusterBytes)
-	for i, part := range log.runs {
-		if keep -= part.length; keep <= 0 {
-			log.runs = log.runs[:i+1]
-			log.runs[i].length += keep
-			break
-		}
-	}
-	log.allocated, log.size, log.valid = logBytes, logBytes, logBytes
-	r.resize(log.allocated, log.size)
-}
-
-// resize writes an unnamed $DATA's size into the file's name, from where the root folder repeats it.
-func (r *record) resize(allocated, size int64) {
-	if name := r.find(attrFileName, ""); name != nil && len(name.value) >= 66 {
-		le.PutUint64(name.value[0x28:], uint64(allocated))
-		le.PutUint64(name.value[0x30:], uint64(size))
-	}
-}
-
-// findMkntfs looks where Debian puts it too: /usr/sbin is not on every user's PATH.
-func findMkntfs() (string, error) {
-	for _, name := range []string{"mkntfs", "/usr/sbin/mkntfs", "/sbin/mkntfs"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("mkntfs is not installed (Debian package ntfs-3g): %w", exec.ErrNotFound)
-}
 
 // volume is an NTFS volume fresh from mkntfs, into which files are put. Everything is kept in memory until save, which
 // writes each structure once.
@@ -738,41 +545,50 @@ func (v *volume) setDirty() error {
 	return nil
 }
 
-const reparseMountPoint = 0xA0000003
-
-// mountPoint is the reparse data of a junction: the NT path and the path for people.
-func mountPoint(target string) []byte {
-	nt, shown := utf16Bytes(`\??\`+target), utf16Bytes(target)
-	b := make([]byte, 16)
-	le.PutUint32(b, reparseMountPoint)
-	le.PutUint16(b[4:], uint16(8+len(nt)+2+len(shown)+2))
-	le.PutUint16(b[10:], uint16(len(nt)))
-	le.PutUint16(b[12:], uint16(len(nt)+2))
-	le.PutUint16(b[14:], uint16(len(shown)))
-	b = append(append(b, nt...), 0, 0)
-	return append(append(b, shown...), 0, 0)
+// surplusLog are the clusters of the $LogFile beyond logBytes.
+func (v *volume) surplusLog() []run {
+	log := v.system[recordLogFile].find(attrData, "")
+	if log == nil {
+		return nil
+	}
+	var surplus []run
+	keep := int64(logBytes / clusterBytes)
+	for _, r := range log.runs {
+		if r.length > keep {
+			surplus = append(surplus, run{r.lcn + keep, r.length - keep})
+		}
+		keep = max(keep-r.length, 0)
+	}
+	return surplus
 }
 
-// copyData copies the parts of a sparse file that were written.
-func copyData(dst *os.File, at int64, src *os.File, size int64) error {
-	for off := int64(0); off < size; {
-		data, end, err := nextData(src, off)
-		if err != nil {
-			return err
-		}
-		if data >= size {
-			return nil
-		}
-		if _, err := dst.Seek(at+data, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := src.Seek(data, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := io.CopyN(dst, src, min(end, size)-data); err != nil {
-			return err
-		}
-		off = end
+// shrinkLog takes the surplus out of the $LogFile's record and marks it free.
+func (v *volume) shrinkLog() {
+	surplus := v.surplusLog()
+	if len(surplus) == 0 {
+		return
 	}
-	return nil
+	r := v.system[recordLogFile]
+	log := r.find(attrData, "")
+	for _, s := range surplus {
+		v.mark(s, false)
+	}
+	keep := int64(logBytes / clusterBytes)
+	for i, part := range log.runs {
+		if keep -= part.length; keep <= 0 {
+			log.runs = log.runs[:i+1]
+			log.runs[i].length += keep
+			break
+		}
+	}
+	log.allocated, log.size, log.valid = logBytes, logBytes, logBytes
+	r.resize(log.allocated, log.size)
+}
+
+// resize writes an unnamed $DATA's size into the file's name, from where the root folder repeats it.
+func (r *record) resize(allocated, size int64) {
+	if name := r.find(attrFileName, ""); name != nil && len(name.value) >= 66 {
+		le.PutUint64(name.value[0x28:], uint64(allocated))
+		le.PutUint64(name.value[0x30:], uint64(size))
+	}
 }
