@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/internal/compute"
 )
 
@@ -183,6 +185,70 @@ func TestPausedGuest(t *testing.T) {
 	m.Boots = 2
 	h.ensure(m)
 	waitForBoots(t, h, m.ID, 2)
+}
+
+// TestDetached: nothing ties QEMU to this service but what it is meant to know.
+func TestDetached(t *testing.T) {
+	t.Setenv("SERVICE_SECRET", "hunter2")
+	h := newHost(t)
+	h.mustOpen()
+	h.image(countingGuest)
+	m := machineOf("detached")
+	h.ensure(m)
+	pid := h.processes()[m.ID].pid
+	if session, err := unix.Getsid(pid); err != nil || session != pid {
+		t.Errorf("QEMU, process %d, is in session %d (%v): a signal to this service's may end it", pid, session, err)
+	}
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil || !bytes.Contains(environ, []byte("LC_ALL=C")) || bytes.Contains(environ, []byte("SECRET")) {
+		t.Errorf("QEMU has %d variables of the environment, %v: want PATH and LC_ALL alone", bytes.Count(environ, []byte{0}), err)
+	}
+	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/2", pid))
+	var position, flags int64
+	if _, err := fmt.Sscanf(string(info), "pos:\t%d\nflags:\t%o", &position, &flags); err != nil || flags&unix.O_APPEND == 0 {
+		t.Errorf("QEMU's log is not open for appending, and cannot be emptied: %q, %v", info, err)
+	}
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("QEMU's files: %q, %v", files, err)
+	}
+	for _, f := range files {
+		if to, err := os.Readlink(f); err == nil && strings.HasSuffix(to, "/lock") {
+			t.Errorf("QEMU holds the driver's lock")
+		}
+	}
+	if listening := listeners(t, pid); len(listening) > 0 {
+		t.Errorf("QEMU listens on the network: %q", listening)
+	}
+}
+
+// listeners are the lines of /proc/net/tcp, tcp6, udp and udp6 whose socket the process has open.
+func listeners(t *testing.T, pid int) (lines []string) {
+	own := map[string]bool{}
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if to, err := os.Readlink(f); err == nil && strings.HasPrefix(to, "socket:[") {
+			own[strings.Trim(to, "socket:[]")] = true
+		}
+	}
+	if len(own) < 2 {
+		t.Errorf("QEMU has %d sockets, it should have its monitor and its display", len(own))
+	}
+	for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if fields := strings.Fields(line); len(fields) > 9 && own[fields[9]] {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
 }
 
 // TestLog: a log that has grown too long is emptied while QEMU goes on writing to it, and a short one is kept.

@@ -385,11 +385,15 @@ func (m *machine) on(ctx context.Context, want compute.Machine) error {
 		p = processes[m.id]
 	}
 	if p == nil {
+		accel, err := d.accel(ctx)
+		if err != nil {
+			return err
+		}
 		m.hangUp() // from the QEMU before
 		r, _ := m.known()
 		h := hardware{
 			id: m.id, folder: m.folder, image: d.imagePath(r.Image), user: r.UserMade,
-			vcpus: want.VCPUs, memoryMiB: want.MemoryMiB, accel: d.accel(),
+			vcpus: want.VCPUs, memoryMiB: want.MemoryMiB, accel: accel,
 		}
 		if want.Firmware == compute.UEFI {
 			h.uefi = d.FirmwareCode

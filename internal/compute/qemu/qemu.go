@@ -74,7 +74,7 @@ type driver struct {
 	lock                *os.File
 	closing             chan struct{} // closed by Close
 	calls               sync.WaitGroup
-	accel               func() accelerator // waits for the probe
+	accel               func(context.Context) (accelerator, error) // waits for the probe; an error is the end of the context
 
 	mu       sync.Mutex
 	closed   bool
@@ -231,9 +231,13 @@ func (d *driver) probe() {
 			d.Log.Info("accelerator chosen", "accelerator", a.name, "why", a.why)
 		}
 	}()
-	d.accel = func() accelerator {
-		<-chosen
-		return a
+	d.accel = func(ctx context.Context) (accelerator, error) {
+		select {
+		case <-chosen:
+			return a, nil
+		case <-ctx.Done():
+			return accelerator{}, context.Cause(ctx)
+		}
 	}
 }
 
@@ -311,7 +315,7 @@ func (d *driver) enter(ctx context.Context) (_ context.Context, leave func(), _ 
 }
 
 func (d *driver) Capabilities() compute.Capabilities {
-	a := d.accel()
+	a, _ := d.accel(context.Background()) // which does not end
 	c := compute.Capabilities{
 		Name:           "qemu",
 		Accelerator:    a.name,
