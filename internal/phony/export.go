@@ -66,8 +66,12 @@ func (m *Machine) Export(ctx context.Context, path, format string) (err error) {
 }
 
 func convert(ctx context.Context, raw, out, format string) error {
+	tool, err := findTool("qemu-img", "qemu-utils")
+	if err != nil {
+		return err
+	}
 	args := append([]string{"convert", "-f", "raw", "-O"}, qemuFormats[format]...)
-	cmd := exec.CommandContext(ctx, "qemu-img", append(args, raw, out)...)
+	cmd := exec.CommandContext(ctx, tool, append(args, raw, out)...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("qemu-img convert: %w: %s", err, strings.TrimSpace(string(text)))
 	}

@@ -18,7 +18,7 @@ import (
 // formatNTFS lets mkntfs make an empty NTFS volume of size bytes in a scratch file, and copies what it wrote to disk at
 // start: mkntfs cannot write into a part of a file. size is a multiple of a sector.
 func formatNTFS(ctx context.Context, disk *os.File, start, size int64, label, scratch string) error {
-	mkntfs, err := findMkntfs()
+	mkntfs, err := findTool("mkntfs", "ntfs-3g")
 	if err != nil {
 		return err
 	}
@@ -45,14 +45,14 @@ func formatNTFS(ctx context.Context, disk *os.File, start, size int64, label, sc
 	return copyData(disk, start, f, size)
 }
 
-// findMkntfs looks where Debian puts it too: /usr/sbin is not on every user's PATH.
-func findMkntfs() (string, error) {
-	for _, name := range []string{"mkntfs", "/usr/sbin/mkntfs", "/sbin/mkntfs"} {
-		if path, err := exec.LookPath(name); err == nil {
+// findTool looks where Debian puts a tool of its package too: /usr/sbin is not on every user's PATH.
+func findTool(name, debian string) (string, error) {
+	for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
+		if path, err := exec.LookPath(dir + name); err == nil {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("mkntfs is not installed (Debian package ntfs-3g): %w", exec.ErrNotFound)
+	return "", fmt.Errorf("%s is not installed (Debian package %s): %w", name, debian, exec.ErrNotFound)
 }
 
 // logBytes is how large a $LogFile is left: what mkntfs itself gives a volume of 100 MiB. On C: it makes 64 MiB of 0xFF, which

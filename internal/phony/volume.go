@@ -240,7 +240,7 @@ func (v *volume) save(root *node) error {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
 	}
-	return v.close(all)
+	return v.close()
 }
 
 // saveFile gives a file its $DATA, or a folder what every record has; names and indexes come when all sizes are known.
@@ -498,7 +498,7 @@ func (v *volume) writeRecord(r *record) error {
 }
 
 // close writes the system records, their mirror and $Bitmap.
-func (v *volume) close(all []*node) error {
+func (v *volume) close() error {
 	numbers := make([]uint64, 0, len(v.system))
 	for n := range v.system {
 		numbers = append(numbers, n)

@@ -14,8 +14,12 @@ import (
 // ntfs3g runs one of ntfs-3g's tools, which know nothing of our writer.
 func ntfs3g(t *testing.T, tool string, args ...string) string {
 	t.Helper()
+	path, err := findTool(tool, "ntfs-3g")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out, errs bytes.Buffer
-	cmd := exec.Command(tool, args...)
+	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%s %s: %v\n%s%s", tool, strings.Join(args, " "), err, out.String(), errs.String())
