@@ -46,7 +46,7 @@ type Fixture struct {
 	Patience time.Duration
 }
 
-// Run holds a driver to the contract. open is called once for each test, with that test.
+// Run holds a driver to the contract. open is called once for each test, with that test; the tests run in parallel.
 func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	for _, c := range []struct {
 		name string
@@ -73,6 +73,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"context ends", contextEnds},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := &suite{T: t, Fixture: open(t)}
 			s.open()
 			c.test(s)

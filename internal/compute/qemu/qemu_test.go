@@ -16,7 +16,7 @@ import (
 	"berth/internal/compute/computetest"
 )
 
-const patience = 20 * time.Second // for one step on a machine that is busy with other things
+const patience = 40 * time.Second // for one step on a machine that is busy with other things
 
 // host is a folder for drivers, one after the other.
 type host struct {
