@@ -1,7 +1,7 @@
 package s3
 
 import (
-	"crypto/sha1" //nolint:gosec // one of S3's checksums
+	"crypto/sha1" // one of S3's checksums
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -59,7 +59,7 @@ func (a Algorithm) new() hash.Hash {
 	case CRC64NVME:
 		return crc64.New(nvme)
 	case SHA1:
-		return sha1.New() //nolint:gosec // one of S3's checksums
+		return sha1.New() // one of S3's checksums
 	case SHA256:
 		return sha256.New()
 	}
@@ -115,7 +115,7 @@ func (a Algorithm) combine(kind string, parts []part) (Checksum, error) {
 	case kind == composite:
 		sum.Value = base64.StdEncoding.EncodeToString(h.Sum(nil)) + "-" + strconv.Itoa(len(parts))
 	case h.Size() == 4:
-		sum.Value = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, uint32(whole))) //nolint:gosec // 32 bits are all it has
+		sum.Value = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, uint32(whole))) // 32 bits are all it has
 	default:
 		sum.Value = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, whole))
 	}

@@ -323,7 +323,7 @@ func (d *download) get(ctx context.Context, s span) (int64, error) {
 			d.moved(int64(n))
 		}
 		if err != nil && got < s.length {
-			if err == io.EOF { //nolint:errorlint // the reader's own word for its end
+			if err == io.EOF { // the reader's own word for its end
 				err = io.ErrUnexpectedEOF
 			}
 			return got, err

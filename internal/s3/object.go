@@ -2,7 +2,7 @@ package s3
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // S3's ETag is an MD5
+	"crypto/md5" // S3's ETag is an MD5
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -77,7 +77,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, copyBufBytes); retur
 func receive(ctx context.Context, in body, write func(p []byte) error) (sums, error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	etag := md5.New() //nolint:gosec // S3's ETag is an MD5
+	etag := md5.New() // S3's ETag is an MD5
 	var check hash.Hash
 	if in.algorithm != "" && in.trailer == nil {
 		check = in.algorithm.new()
@@ -100,7 +100,7 @@ func receive(ctx context.Context, in body, write func(p []byte) error) (sums, er
 				return sums{}, err
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // nothing else is the end of a body: a wrapped io.EOF is a broken connection
+		if err == io.EOF { // nothing else is the end of a body: a wrapped io.EOF is a broken connection
 			if done != in.size {
 				return sums{}, ErrIncompleteBody
 			}

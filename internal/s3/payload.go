@@ -184,19 +184,19 @@ func byteRange(header string, size int64) (s span, ok bool, err error) {
 	to, errTo := strconv.ParseUint(last, 10, 63)
 	switch {
 	case first == "" && errTo == nil: // the last bytes
-		n := min(int64(to), size) //nolint:gosec // 63 bits were asked for
+		n := min(int64(to), size) // 63 bits were asked for
 		if n == 0 {
 			return span{}, false, ErrInvalidRange.about(header)
 		}
 		return span{size - n, n}, true, nil
 	case errFrom != nil || last != "" && (errTo != nil || to < from):
 		return span{}, false, nil
-	case int64(from) >= size: //nolint:gosec // 63 bits
+	case int64(from) >= size: // 63 bits
 		return span{}, false, ErrInvalidRange.about(header)
-	case last == "" || int64(to) >= size: //nolint:gosec // 63 bits
-		return span{int64(from), size - int64(from)}, true, nil //nolint:gosec // 63 bits
+	case last == "" || int64(to) >= size: // 63 bits
+		return span{int64(from), size - int64(from)}, true, nil // 63 bits
 	}
-	return span{int64(from), int64(to - from + 1)}, true, nil //nolint:gosec // 63 bits
+	return span{int64(from), int64(to - from + 1)}, true, nil // 63 bits
 }
 
 // readable checks the conditions of a GET or HEAD in the order of RFC 9110, 13.2.2. Times have seconds only.
