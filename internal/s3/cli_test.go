@@ -47,6 +47,7 @@ func (c cli) must(t *testing.T, args ...string) string {
 
 // What a user types: make a bucket, upload a file in parts, look, share, download, copy, move, remove.
 func TestAWSCLI(t *testing.T) {
+	t.Parallel()
 	c := newCLI(t)
 	content := noise(3, 40<<20+99)
 	file := filepath.Join(c.home, "win 10.ova")

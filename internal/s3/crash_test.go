@@ -79,6 +79,7 @@ func crashChild(dir string) {
 
 // A process that is killed at any moment, again and again, loses nothing that was answered, and leaves nothing that is half.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	content := map[string]string{} // MD5 by ETag of a multipart object
 	for round := range 12 {

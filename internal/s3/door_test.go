@@ -9,12 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -568,6 +571,7 @@ func TestConcurrentReplacement(t *testing.T) {
 
 // A transfer that moves may take longer than the server's time limits; one that does not move is given up.
 func TestSlowTransfers(t *testing.T) {
+	t.Parallel()
 	d, ctx := openDoor(t), t.Context()
 	b := d.bucket(t, "images")
 	h := &Door{Store: d.store, Region: testRegion, AccountID: account, Stall: 2 * time.Second, Auth: &awsapi.Authenticator{Keys: d.keys, Region: testRegion, Now: time.Now}}
@@ -598,5 +602,26 @@ func TestSlowTransfers(t *testing.T) {
 	}
 	if n := files(t, d.store.dir); n[dataDir] != 1 {
 		t.Errorf("files: %v", n)
+	}
+}
+
+// What a client is told of an error that is not its own.
+func TestShown(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		status int
+		code   string
+	}{
+		{&fs.PathError{Op: "write", Path: "data/x", Err: syscall.ENOSPC}, 507, "InternalError"},
+		{errors.Join(os.ErrClosed, errors.New("later")), 503, "ServiceUnavailable"},
+		{fmt.Errorf("read: %w", os.ErrDeadlineExceeded), 400, "RequestTimeout"},
+		{io.ErrUnexpectedEOF, 400, "IncompleteBody"},
+		{errors.New("open data/secret: permission denied"), 500, "InternalError"},
+		{fmt.Errorf("complete: %w", ErrNoSuchKey.about("k")), 404, "NoSuchKey"},
+		{&awsapi.Error{Code: "InvalidRequest", Message: "m"}, 400, "InvalidRequest"},
+	} {
+		if r := shown(c.err); r.Status != c.status || r.Code != c.code || strings.Contains(r.Message, "secret") {
+			t.Errorf("%v is shown as %d %v", c.err, r.Status, r)
+		}
 	}
 }

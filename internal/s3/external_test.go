@@ -187,6 +187,7 @@ func (c countingWriter) Write(p []byte) (int, error) {
 
 // Endpoints that break, stall, lie or change: what arrives is the object or an error.
 func TestExternalUnreliable(t *testing.T) {
+	t.Parallel()
 	d, ctx := openDoor(t), t.Context()
 	b := d.bucket(t, "images")
 	content := noise(4, 5<<20)

@@ -65,6 +65,7 @@ type step struct{ number, size int }
 
 // However the parts were cut, in whatever order and how often they came, the object is what the client asked for.
 func TestAssembly(t *testing.T) {
+	t.Parallel()
 	const five = MinPartBytes
 	for _, c := range []struct {
 		name    string
