@@ -539,7 +539,7 @@ func (d *Desk) convertImport(ctx context.Context, id string) error {
 		return nil // a conversion appears whole or not at all: it has been done
 	}
 	tell := d.progress(ctx, id, taskConverting, "converting", 28, 76)
-	return u.Convert(ctx, target, func(percent float64) error { return tell(percent / 100) })
+	return imported(u.Convert(ctx, target, func(percent float64) error { return tell(percent / 100) }))
 }
 
 func (d *Desk) registerImport(ctx context.Context, id string) error {

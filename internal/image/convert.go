@@ -77,6 +77,10 @@ func (u *Upload) Convert(ctx context.Context, target string, progress func(perce
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
+	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.Exited() && !strings.Contains(stderr.String(), "No space left") {
+		// It said no to this disk, and would again. (Killed, or short of space: that passes.)
+		return &Failure{"ClientError: Disk validation failed [Unsupported " + u.Disk().Format + " File Format: " + strings.TrimSpace(stderr.String()) + "]"}
+	}
 	if err != nil {
 		return fmt.Errorf("image: qemu-img convert: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
@@ -129,7 +133,10 @@ func sourceNode(d disk.Disk, path string) (string, error) {
 	case "qcow2":
 		node["backing"] = nil
 	case "vpc":
-		node["force_size_calc"] = "current_size" // the size that the footer states, not one rounded to CHS geometry
+		// The footer has two sizes, and its creator decides which one the guest saw: package disk knows. QEMU is made to take
+		// the larger one, and cut to that.
+		node["force_size_calc"] = "current_size"
+		node = map[string]any{"driver": "raw", "size": d.Size(), "file": node, "read-only": true}
 	}
 	b, err := json.Marshal(node)
 	return "json:" + string(b), err

@@ -1,0 +1,149 @@
+package image
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"berth/internal/check"
+	"berth/internal/phony"
+)
+
+// export makes a machine's export for a test.
+func export(t *testing.T, name, format string) string {
+	t.Helper()
+	m, err := phony.Load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name+"."+format)
+	if err := m.Export(t.Context(), path, format); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestConvertEveryFormat(t *testing.T) {
+	for _, format := range phony.Formats {
+		t.Run(format, func(t *testing.T) {
+			path := export(t, phony.Base, format)
+			u, err := Open(path, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer u.Close()
+			target := filepath.Join(t.TempDir(), "out.qcow2")
+			last := -1.0
+			if err := u.Convert(t.Context(), target, func(p float64) error {
+				if p < last || p > 100 {
+					t.Errorf("progress went from %v to %v", last, p)
+				}
+				last = p
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if fi, err := os.Stat(target); err != nil || fi.Mode().Perm() != 0o400 {
+				t.Errorf("the image can be written to: %v, %v", fi, err)
+			}
+			report, err := Inspect(t.Context(), target, check.Options{Ingestion: true})
+			if err != nil || !report.Fit {
+				t.Errorf("the converted disk: %+v, %v", report, err)
+			}
+			left, err := os.ReadDir(filepath.Dir(target))
+			if err != nil || len(left) != 1 {
+				t.Errorf("left beside the image: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestConvertStopsWhenToldTo(t *testing.T) {
+	u, err := Open(export(t, phony.Base, "raw"), "RAW")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	target := filepath.Join(t.TempDir(), "out.qcow2")
+	enough := errors.New("enough")
+	if err := u.Convert(t.Context(), target, func(float64) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("Convert: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(target)); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// The sandbox is the second wall: even a disk that refers to a host's file, given to qemu-img past our own refusal, gets nothing.
+func TestSandboxHidesTheHost(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	evil := filepath.Join(dir, "evil.qcow2")
+	if out, err := exec.CommandContext(t.Context(), "qemu-img", "create", "-f", "qcow2", "-u", "-b", secret, "-F", "raw", evil, "1M").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var refused *Failure
+	if _, err := Open(evil, ""); !errors.As(err, &refused) {
+		t.Errorf("a disk with a backing file was opened: %v", err)
+	}
+	work := t.TempDir()
+	out, err := sandboxed(t.Context(), evil, work, "qemu-img", "convert", "-O", "raw", "/in/disk", "/out/raw").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "No such file") {
+		t.Errorf("qemu-img in the sandbox: %v: %s", err, out)
+	}
+	if out, err := sandboxed(t.Context(), evil, work, "cat", secret).CombinedOutput(); err == nil {
+		t.Errorf("the sandbox shows the host's files: %s", out)
+	}
+}
+
+func TestWhatCannotBeImported(t *testing.T) {
+	write := func(name, content string) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, c := range map[string]struct{ path, format, want string }{
+		"text":         {write("a.txt", strings.Repeat("not a disk ", 1000)), "", "Not a valid volume"},
+		"wrong format": {export(t, phony.Base, "qcow2"), "VHD", "ClientError: Disk validation failed [Unsupported"},
+		"BitLocker":    {export(t, "bitlocker", "qcow2"), "", "encrypted"},
+		"no Windows":   {export(t, "not-windows", "qcow2"), "", "ClientError: Unknown OS / Missing OS files."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u, err := Open(c.path, c.format)
+			if err == nil {
+				_, err = u.Windows()
+				u.Close()
+			}
+			var f *Failure
+			if !errors.As(err, &f) || !strings.Contains(f.StatusMessage, c.want) {
+				t.Errorf("got %v, want a failure with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestPercentages(t *testing.T) {
+	var got []string
+	data := []byte("    (0.00/100%)\r    (50.12/100%)\r    (100.00/100%)\r\n")
+	for len(data) > 0 {
+		n, tok, err := percentages(data, true)
+		if err != nil || n == 0 {
+			t.Fatal(n, err)
+		}
+		if tok != nil {
+			got = append(got, string(tok))
+		}
+		data = data[n:]
+	}
+	if strings.Join(got, " ") != "0.00 50.12 100.00" {
+		t.Errorf("got %v", got)
+	}
+}
