@@ -112,7 +112,7 @@ func TestWhatCannotBeImported(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ path, format, want string }{
 		"text":         {write("a.txt", strings.Repeat("not a disk ", 1000)), "", "Not a valid volume"},
-		"wrong format": {export(t, phony.Base, "qcow2"), "VHD", "ClientError: Disk validation failed [Unsupported"},
+		"wrong format": {export(t, phony.Base, "qcow2"), "VHD", "was said to be VHD, but is QCOW2"},
 		"BitLocker":    {export(t, "bitlocker", "qcow2"), "", "encrypted"},
 		"no Windows":   {export(t, "not-windows", "qcow2"), "", "ClientError: Unknown OS / Missing OS files."},
 	} {
