@@ -1,0 +1,34 @@
+// The console's page: what it shows is fetched again every few seconds, as the service renders it.
+const main = document.querySelector<HTMLElement>('#steps');
+const stale = document.querySelector<HTMLElement>('#stale');
+
+// A link's token has been used by now: it need not stay in the address bar.
+if (new URLSearchParams(location.search).has('token')) history.replaceState(null, '', '/');
+
+let last = '';
+
+async function refresh(): Promise<void> {
+  if (!main || !stale || document.hidden) return;
+  try {
+    const answer = await fetch('/console/steps');
+    if (answer.status === 401) {
+      location.replace('/'); // the session has ended: sign in again
+      return;
+    }
+    if (!answer.ok) throw new Error(`${answer.status}`);
+    const html = await answer.text();
+    stale.hidden = true;
+    if (html === last) return; // what one has selected or opened stays
+    const open = new Set([...main.querySelectorAll('details[open]')].map((d) => d.id));
+    main.innerHTML = html; // rendered and escaped by internal/console
+    for (const d of main.querySelectorAll('details')) if (open.has(d.id)) d.open = true;
+    last = html;
+  } catch {
+    stale.hidden = false;
+  }
+}
+
+if (main) {
+  setInterval(() => void refresh(), 3000);
+  document.addEventListener('visibilitychange', () => void refresh());
+}
