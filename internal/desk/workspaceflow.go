@@ -84,8 +84,11 @@ func arrive(from, to string) step {
 // settleMachine is the step that does the work of a transition.
 var settleMachine = step{"machine", func(d *Desk, ctx context.Context, id string) error {
 	_, err := d.settle(ctx, id)
-	if errors.Is(err, compute.ErrNoImage) {
+	switch {
+	case errors.Is(err, compute.ErrNoImage):
 		return &failure{Code: "ResourceNotFound.Image", Message: "The image of the WorkSpace is not there any more."}
+	case errors.Is(err, compute.ErrInvalid): // this host cannot run such a machine, and asking again changes nothing
+		return &failure{Code: "UnsupportedWorkspaceConfiguration.Machine", Message: err.Error()}
 	}
 	return err
 }}
@@ -231,4 +234,21 @@ func (d *Desk) revive(ctx context.Context, r *workspaceRecord, was compute.State
 	}
 	_, uerr := d.db.NewUpdate().Model((*workspaceRecord)(nil)).Set("state = ?, state_since = ?, error_message = ?", state, d.now(), text).Where("id = ? AND state = ?", r.ID, r.State).Exec(ctx)
 	return errors.Join(err, uerr)
+}
+
+// powerOff turns all machines off, whatever their WorkSpaces' records ask for. Nothing else may be at work any more.
+func (d *Desk) powerOff(ctx context.Context) error {
+	var rs []workspaceRecord
+	if err := d.db.NewSelect().Model(&rs).Scan(ctx); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
+	var errs []error
+	for _, r := range rs {
+		if m, exists := r.machine(); exists {
+			m.Running = false
+			_, err := d.cfg.Driver.Ensure(ctx, m)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
