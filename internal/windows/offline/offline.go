@@ -4,7 +4,7 @@
 // opened when they are asked for, their transaction logs are applied in memory, and the source is never written.
 //
 // It decrypts nothing, follows no dynamic disk, and judges nothing. What it could not read is an error in the place that it
-// belongs to, never absence. Start reading at [Open].
+// belongs to, never absence. Start reading at [Open]; [Find] tells of disks without Windows, too.
 package offline
 
 import (
@@ -23,7 +23,7 @@ var ErrNoWindows = errors.New("no Windows installation was found on the disks")
 
 // EncryptedError means that no Windows was found, but a volume that is encrypted.
 type EncryptedError struct {
-	By        string // "BitLocker" or "LUKS"
+	By        string // "BitLocker", "LUKS" or "VeraCrypt"
 	Disk      string // the disk's name; "" for the only one
 	Partition int    // its number; 0: the disk as a whole
 }
@@ -82,21 +82,79 @@ type System struct {
 	warnings []string
 }
 
+// ErrLooksEncrypted is in the Partition.Err of a volume that bears no known mark and whose first bytes look random, as those of
+// an encrypted volume do that hides what encrypts it (a plain VeraCrypt volume, dm-crypt). It is a guess: [Find] tells how.
+var ErrLooksEncrypted = errors.New("it bears the mark of no file system, and its first bytes look random: it is possibly encrypted")
+
+// Found is what the disks of a machine hold, Windows or not.
+type Found struct {
+	// Disks with their partitions, in the order of the envelope. Any Windows' own partition is RoleData here: in its System's
+	// Machine it is RoleSystem.
+	Disks []windows.Disk
+	// Systems are the Windows installations, in the order of disks and partitions.
+	Systems []*System
+	// NoWindows is the likeliest reason for which Systems is empty, as Open returns it; nil if it is not.
+	NoWindows error
+	// Warnings are sentences for people about the disks: the backup GPT was used, a partition ends beyond the disk, ...
+	Warnings []string
+
+	survey *found
+}
+
+// Find reads the partition tables and volumes of all disks. It never fails as a whole: what could not be read is in the
+// Partition.Err of its place.
+//
+// A volume is known by its file system's mark. One without any whose first 64 KiB are as evenly distributed as random bytes is
+// given ErrLooksEncrypted; where the disk starts with VeraCrypt's boot loader, or an EFI system partition holds it, such a volume
+// is encrypted by VeraCrypt.
+func Find(env *disk.Envelope) *Found {
+	s := survey(env)
+	f := &Found{Disks: s.disks, Warnings: s.warnings, survey: s}
+	for _, in := range s.installations {
+		f.Systems = append(f.Systems, s.system(in))
+	}
+	if len(f.Systems) == 0 {
+		f.NoWindows = s.reason()
+	}
+	return f
+}
+
+// Files is the file system of a partition: disk is the index in Disks, number the Partition.Number. The error is fs.ErrNotExist
+// (wrapped) where there is no such partition, its Err where it could not be read. An NTFS volume's FS is an *ntfs.FS.
+func (f *Found) Files(disk, number int) (fs.FS, error) {
+	if disk < 0 || disk >= len(f.Disks) {
+		return nil, fmt.Errorf("there is no disk %d: %w", disk, fs.ErrNotExist)
+	}
+	d := &f.Disks[disk]
+	for i := range d.Partitions {
+		p := &d.Partitions[i]
+		if p.Number != number {
+			continue
+		}
+		for _, v := range f.survey.volumes {
+			if v.disk == disk && v.part == i {
+				return v.files, nil
+			}
+		}
+		switch {
+		case p.Err != nil:
+			return nil, fmt.Errorf("%s: %w", place(d.Name, number), p.Err)
+		case p.FileSystem != "":
+			return nil, fmt.Errorf("%s has %s, which is not read", place(d.Name, number), p.FileSystem)
+		}
+		return nil, fmt.Errorf("%s has no file system that is known", place(d.Name, number))
+	}
+	return nil, fmt.Errorf("%s: %w", place(d.Name, number), fs.ErrNotExist)
+}
+
 // Open reads the partition tables and volumes of all disks and returns the Windows installations found, in the order of disks and
 // partitions. There is at least one if the error is nil.
 //
 // Without any the error tells the likeliest reason: *EncryptedError, *ManagedError, *UnreadableError, or ErrNoWindows if all was
 // read. Where Windows was found, what could not be read elsewhere is in Machine's Partition.Err.
 func Open(env *disk.Envelope) ([]*System, error) {
-	s := survey(env)
-	if len(s.installations) == 0 {
-		return nil, s.reason()
-	}
-	systems := make([]*System, 0, len(s.installations))
-	for _, in := range s.installations {
-		systems = append(systems, s.system(in))
-	}
-	return systems, nil
+	f := Find(env)
+	return f.Systems, f.NoWindows
 }
 
 // Files is the volume of the installation, an *ntfs.FS. Open files are io.ReaderAt.

@@ -35,6 +35,20 @@ recovery:Recovery/WindowsRE/Winre.wim = size 1MiB
 data:notes.txt = text "data"
 hiberfil.sys = text "HIBR and what else Fast Startup left"
 `,
+	"unmarked": `C: is what the test writes over it.
+-- machine --
+base = win10-2004-enterprise
+disk = 2GiB
+partition windows = size rest bitlocker
+`,
+	"unmarked-efi": `The same, with VeraCrypt's loader on the EFI system partition.
+-- machine --
+base = incompatible-partitioning
+disk = 2GiB
+partition windows = size rest bitlocker
+-- files --
+boot:EFI/VeraCrypt/DcsBoot.efi = pe amd64
+`,
 	"two": `Two Windows, the second one without hives.
 -- machine --
 base = win10-2004-enterprise

@@ -35,6 +35,7 @@ type found struct {
 	managed       []*ManagedError
 	warnings      []string
 	installations []*volume
+	loaders       []bool // by disk: VeraCrypt's boot loader starts it
 }
 
 // volume is a partition whose file system was opened.
@@ -59,6 +60,7 @@ func survey(env *disk.Envelope) *found {
 			s.installations = append(s.installations, v)
 		}
 	}
+	s.blame()
 	s.roles()
 	return s
 }
@@ -66,6 +68,7 @@ func survey(env *disk.Envelope) *found {
 // disk reads the partition table and the volumes of one disk.
 func (s *found) disk(i int, d *disk.Disk) {
 	s.disks = append(s.disks, windows.Disk{Name: d.Name, SizeBytes: d.Size(), SectorSize: 512})
+	s.loaders = append(s.loaders, veraCryptLoader(d.Image))
 	w := &s.disks[i]
 	whole := windows.Partition{Length: d.Size()}
 	t, err := disk.Partitions(d.Image)
@@ -158,6 +161,17 @@ func (s *found) partition(i int, d *disk.Disk, p *windows.Partition, esp bool) {
 	case fsBitLocker, fsLUKS:
 		p.Err = fmt.Errorf("the volume is encrypted with %s", p.FileSystem)
 		return
+	case "":
+		// The Microsoft reserved partition holds nothing that anybody ever wrote for us.
+		if p.Type == typeReserved {
+			return
+		}
+		if random, err := looksRandom(r, p.Length); err != nil {
+			p.Err = err
+		} else if random {
+			p.Err = ErrLooksEncrypted
+		}
+		return
 	default:
 		return
 	}
@@ -165,6 +179,24 @@ func (s *found) partition(i int, d *disk.Disk, p *windows.Partition, esp bool) {
 		p.Err = err
 	}
 	s.volumes = append(s.volumes, v)
+}
+
+// blame says who encrypted the volumes that look random: VeraCrypt, where its boot loader starts their disk or lies on an EFI
+// system partition of the machine.
+func (s *found) blame() {
+	onESP := false
+	for _, v := range s.volumes {
+		onESP = onESP || v.esp && v.has(veraCryptEFI)
+	}
+	for i := range s.disks {
+		for j := range s.disks[i].Partitions {
+			p := &s.disks[i].Partitions[j]
+			if errors.Is(p.Err, ErrLooksEncrypted) && (s.loaders[i] || onESP) {
+				p.FileSystem = fsVeraCrypt
+				p.Err = fmt.Errorf("the volume is encrypted with %s", p.FileSystem)
+			}
+		}
+	}
 }
 
 // look finds out what a volume is for. A folder that cannot be read makes the error, not an answer.
@@ -248,7 +280,8 @@ func (s *found) reason() error {
 	var unreadable error
 	for _, d := range s.disks {
 		for _, p := range d.Partitions {
-			if p.FileSystem == fsBitLocker || p.FileSystem == fsLUKS {
+			switch p.FileSystem {
+			case fsBitLocker, fsLUKS, fsVeraCrypt:
 				return &EncryptedError{By: p.FileSystem, Disk: d.Name, Partition: p.Number}
 			}
 			if p.Err != nil && unreadable == nil {
