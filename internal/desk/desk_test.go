@@ -320,8 +320,11 @@ func TestAccountThatIsNotEligible(t *testing.T) {
 	}
 }
 
-func TestDesktop(t *testing.T) {
-	f := newFixture(t)
+func TestDesktop(t *testing.T) { newFixture(t).desktopLives() }
+
+// desktopLives takes a desktop through its whole life.
+func (f *fixture) desktopLives() {
+	t := f.t
 	bundle := f.bundled()
 	dir := f.registered(types.TenancyDedicated)
 	ctx := t.Context()

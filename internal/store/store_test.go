@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"berth/internal/store/storetest"
 )
 
 func TestOpenMigratesOnceAndKeepsTheFilePrivate(t *testing.T) {
@@ -66,5 +68,23 @@ func TestConcurrentWritersWait(t *testing.T) {
 func TestOpenRefusesOtherURLs(t *testing.T) {
 	if _, err := Open(context.Background(), "mysql://x"); err == nil {
 		t.Error("mysql was accepted")
+	}
+}
+
+func TestPostgres(t *testing.T) {
+	ctx := t.Context()
+	url := storetest.Start(t).Empty(t)
+	for range 2 { // the second time finds everything in place
+		db, err := Open(ctx, url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.ExecContext(ctx, `INSERT INTO settings (key, value) VALUES ('k', 'v') ON CONFLICT (key) DO NOTHING`); err != nil {
+			t.Error(err)
+		}
+		if _, err := db.ExecContext(ctx, `INSERT INTO launch_permissions (image_id, user_id) VALUES ('ami-none', '1')`); err == nil {
+			t.Error("a launch permission for an image that does not exist was accepted")
+		}
+		db.Close()
 	}
 }
