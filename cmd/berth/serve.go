@@ -30,7 +30,7 @@ type serveCmd struct {
 
 	Database string `help:"Where records are kept: sqlite:PATH or postgres://… Default: a SQLite file in the data folder." env:"BERTH_DATABASE" placeholder:"URL"`
 
-	Account     string        `help:"The account's 12 digits. Default: made up at the first start." group:"account" env:"BERTH_ACCOUNT" placeholder:"DIGITS"`
+	Account     string        `help:"The account's 12 digits. Default: made up at the first start. It cannot be changed later, nor can the Region." group:"account" env:"BERTH_ACCOUNT" placeholder:"DIGITS"`
 	Eligible    bool          `help:"Whether the account may enable BYOL. Say no until your licence has been looked at." group:"account" default:"true" negatable:"" env:"BERTH_ELIGIBLE"`
 	Guidance    string        `help:"What an account that is not eligible is told to do." group:"account" env:"BERTH_GUIDANCE" placeholder:"TEXT"`
 	EnableDelay time.Duration `help:"How long enabling BYOL takes." group:"account" default:"2s" env:"BERTH_ENABLE_DELAY" placeholder:"TIME"`

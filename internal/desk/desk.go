@@ -37,7 +37,7 @@ type Config struct {
 	// Database is a URL for store.Open; default "sqlite:DataDir/berth.db".
 	Database string
 	Region   string
-	// AccountID is the account's 12 digits; default: made up at the first start and kept.
+	// AccountID is the account's 12 digits; default: made up at the first start. Neither it nor the Region can be changed later.
 	AccountID string
 
 	// Eligible says whether the account may enable BYOL at all; Guidance is what one who may not is told to do.
@@ -55,6 +55,8 @@ type Config struct {
 	// are looked after; default 5 seconds.
 	TerminatedFor time.Duration
 	WatchInterval time.Duration
+	// PowerOffOnClose turns the desktops off when the service ends; at the next start those that should run are started again.
+	PowerOffOnClose bool
 	// Profile is the check profile that images must meet; default "seed-2020".
 	Profile string
 
@@ -128,17 +130,8 @@ func New(ctx context.Context, cfg Config) (*Desk, error) {
 }
 
 func (d *Desk) open(ctx context.Context) error {
-	id, err := d.setting(ctx, "account-id", func() string { return d.digits(12) })
-	if err != nil {
+	if err := d.identify(ctx); err != nil {
 		return err
-	}
-	switch d.cfg.AccountID {
-	case "", id:
-		d.cfg.AccountID = id
-	default:
-		if err := d.setSetting(ctx, "account-id", d.cfg.AccountID); err != nil {
-			return err
-		}
 	}
 	if err := d.sweep(ctx); err != nil {
 		return err
@@ -194,6 +187,9 @@ func (d *Desk) Close() error {
 		if err := dbos.Shutdown(d.eng, 20*time.Second); err != nil {
 			errs = append(errs, fmt.Errorf("desk: stopping flows: %w", err))
 		}
+	}
+	if d.cfg.PowerOffOnClose && d.eng != nil {
+		errs = append(errs, d.powerOff(context.Background()))
 	}
 	errs = append(errs, d.db.Close())
 	return errors.Join(errs...)
