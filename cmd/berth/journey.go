@@ -364,7 +364,7 @@ func (j *journey) register(ctx context.Context, say func(string)) (string, error
 		}
 		return err
 	})
-	return fmt.Sprintf("%s, dedicated; user %s", j.directory, j.user), err
+	return fmt.Sprintf("%s, dedicated, with %s", j.directory, j.user), err
 }
 
 // desktop is the user's WorkSpace, nil when there is none.
@@ -404,10 +404,13 @@ func (j *journey) launch(ctx context.Context, say func(string)) (string, error) 
 	return j.workspace + " is AVAILABLE", err
 }
 
-// look saves a picture of the screen, once there is something on it that stays: two pictures that are the same and are not
-// all of one colour.
+// stillFor is how long a screen must not have changed to be taken for drawn.
+const stillFor = 1500 * time.Millisecond
+
+// look saves a picture of the screen, once there is something on it that stays.
 func (j *journey) look(ctx context.Context, say func(string)) (string, error) {
 	var last []byte
+	var since time.Time
 	err := j.poll(ctx, func(c *client) (bool, error) {
 		var out struct{ Png []byte }
 		err := c.berth(ctx, "GetWorkspaceScreenshot", map[string]any{"WorkspaceId": j.workspace}, &out)
@@ -418,14 +421,12 @@ func (j *journey) look(ctx context.Context, say func(string)) (string, error) {
 		if err != nil {
 			return false, err
 		}
-		painted, err := hasPicture(out.Png)
-		if err != nil {
-			return false, err
+		if !bytes.Equal(out.Png, last) {
+			last, since = out.Png, time.Now()
 		}
-		still := bytes.Equal(out.Png, last)
-		last = out.Png
 		say("waiting for the desktop to draw its screen")
-		return painted && still, pause(ctx, 300*time.Millisecond)
+		painted, err := hasPicture(out.Png)
+		return painted && time.Since(since) >= stillFor, err
 	})
 	if err != nil {
 		return "", err

@@ -16,6 +16,7 @@ import (
 type progress struct {
 	w        io.Writer
 	terminal bool
+	width    int // of the terminal, in characters
 	took     []timed
 	begins   func(step string) // told of every step, if set
 }
@@ -26,7 +27,11 @@ type timed struct {
 }
 
 func newProgress(f *os.File) *progress {
-	return &progress{w: f, terminal: term.IsTerminal(int(f.Fd()))}
+	p := &progress{w: f, terminal: term.IsTerminal(int(f.Fd())), width: 80}
+	if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 20 {
+		p.width = w
+	}
+	return p
 }
 
 // step does one step. do is given a way to say how it goes, and returns what came of it.
@@ -38,12 +43,12 @@ func (p *progress) step(name string, do func(say func(string)) (string, error)) 
 	var mu sync.Mutex
 	text := ""
 	show := func(mark string) {
-		line := fmt.Sprintf("%s %-28s %6s  %s", mark, name, seconds(time.Since(begun)), text)
+		line := fmt.Sprintf("%s %-23s %6s  %s", mark, name, seconds(time.Since(begun)), text)
 		if !p.terminal {
 			fmt.Fprintln(p.w, line)
 			return
 		}
-		fmt.Fprintf(p.w, "\r\x1b[K%s", clip(line, 79))
+		fmt.Fprintf(p.w, "\r\x1b[K%s", clip(line, p.width-1))
 	}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() { // keeps the line alive
@@ -88,10 +93,10 @@ func (p *progress) table() {
 	var sum time.Duration
 	fmt.Fprintln(p.w, "\nTime taken:")
 	for _, t := range p.took {
-		fmt.Fprintf(p.w, "  %-28s %7s\n", t.name, seconds(t.took))
+		fmt.Fprintf(p.w, "  %-23s %7s\n", t.name, seconds(t.took))
 		sum += t.took
 	}
-	fmt.Fprintf(p.w, "  %-28s %7s\n", "all", seconds(sum))
+	fmt.Fprintf(p.w, "  %-23s %7s\n", "all", seconds(sum))
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
