@@ -165,10 +165,14 @@ func (x *Session[T]) Alive() bool {
 	return x.of.all[x.key] == x
 }
 
-// Used says that the person is there: the idle time begins anew.
+// Used says that the person is there: the idle time begins anew. A session that has expired does not come back.
 func (x *Session[T]) Used() {
 	x.of.mu.Lock()
 	defer x.of.mu.Unlock()
+	if x.of.expired(x) {
+		x.of.end(x)
+		return
+	}
 	x.used = x.of.rules.Now()
 }
 
