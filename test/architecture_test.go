@@ -22,6 +22,7 @@ var floors = [][]string{
 	{"internal/check", "internal/gateway", "internal/console", "internal/phony"},
 	{"internal/windows", "internal/windows/offline", "internal/windows/registry", "internal/windows/ntfs", "internal/compute", "internal/compute/qemu", "internal/compute/memory", "internal/compute/computetest"},
 	{"internal/disk", "internal/directory", "internal/directory/builtin", "internal/awsapi", "internal/awsapi/modelgen", "internal/s3", "internal/store", "internal/store/storetest", "testdata/machines"},
+	{"internal/inflate"},
 }
 
 // beside are the imports within a floor that are meant, besides those of a parent.
