@@ -31,6 +31,7 @@ type cli struct {
 	Up      upCmd      `cmd:"" help:"Take an exported Windows VM through all eight steps, and show its desktop."`
 	Serve   serveCmd   `cmd:"" help:"Run the service: WorkSpaces, EC2 image import, S3 and STS on one address."`
 	Check   checkCmd   `cmd:"" help:"Say whether an exported Windows VM is fit to become a WorkSpaces image."`
+	Inspect inspectCmd `cmd:"" help:"Say what is in an exported VM: disks, volumes, every Windows, and what is suspicious."`
 	Sample  sampleCmd  `cmd:"" help:"Make a sample of an exported VM, to try things out. It is not Windows."`
 	Admin   adminCmd   `cmd:"" help:"What AWS has no command for: directories, users, access keys, screenshots."`
 	Version versionCmd `cmd:"" help:"Print the version."`
