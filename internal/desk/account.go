@@ -131,7 +131,8 @@ func (d *Desk) ModifyAccount(ctx context.Context, in *workspaces.ModifyAccountIn
 	} else if n == 0 {
 		return nil, &types.InvalidResourceStateException{Message: aws.String("BYOL is being enabled for this account already.")}
 	}
-	return &workspaces.ModifyAccountOutput{}, d.start(&enableAccount, work{ID: r.ID})
+	d.start(&enableAccount, work{ID: r.ID})
+	return &workspaces.ModifyAccountOutput{}, nil
 }
 
 const (

@@ -107,7 +107,8 @@ func (d *Desk) RegisterWorkspaceDirectory(ctx context.Context, in *workspaces.Re
 	if err != nil {
 		return nil, err
 	}
-	return &workspaces.RegisterWorkspaceDirectoryOutput{DirectoryId: aws.String(id), State: types.WorkspaceDirectoryState(r.State)}, d.start(&registerDirectory, work{id, turn})
+	d.start(&registerDirectory, work{id, turn})
+	return &workspaces.RegisterWorkspaceDirectoryOutput{DirectoryId: aws.String(id), State: types.WorkspaceDirectoryState(r.State)}, nil
 }
 
 // nextTurn counts a directory's registrations and deregistrations up. It refuses a directory that does not exist.
@@ -227,7 +228,8 @@ func (d *Desk) DeregisterWorkspaceDirectory(ctx context.Context, in *workspaces.
 	if err != nil {
 		return nil, err
 	}
-	return &workspaces.DeregisterWorkspaceDirectoryOutput{}, d.start(&deregisterDirectory, work{id, turn})
+	d.start(&deregisterDirectory, work{id, turn})
+	return &workspaces.DeregisterWorkspaceDirectoryOutput{}, nil
 }
 
 func (d *Desk) setRegistration(ctx context.Context, id, from, to string) error {

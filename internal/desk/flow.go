@@ -114,22 +114,41 @@ func (d *Desk) reconcile(ctx context.Context) error {
 			return fmt.Errorf("desk: pending %s: %w", f.name, err)
 		}
 		for _, w := range ws {
-			if err := d.start(f, w); err != nil {
+			h, err := d.launch(f, w)
+			if err != nil {
 				return err
+			}
+			s, err := h.GetStatus()
+			if err != nil {
+				return fmt.Errorf("desk: %s: %w", h.GetWorkflowID(), err)
+			}
+			if s.Status == dbos.WorkflowStatusMaxRecoveryAttemptsExceeded {
+				d.log.Error("a flow that the service died of again and again is given up", "flow", f.name, "id", w.ID)
+				if err := f.fail(d, ctx, w.ID, &failure{Code: "InternalError", Message: "Berth could not finish this: it ended each time that it was tried."}); err != nil {
+					return fmt.Errorf("desk: %s: %w", h.GetWorkflowID(), err)
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// start starts a run of a flow, once, however often it is called. The record must ask for it already: if start fails, the
-// reconciler makes good for it.
-func (d *Desk) start(f *flow, w work) error {
-	id := fmt.Sprintf("%s:%s:%d", f.name, w.ID, w.Turn)
-	if _, err := dbos.RunWorkflow(d.eng, d.run, job{f.name, w}, dbos.WithWorkflowID(id)); err != nil {
-		return fmt.Errorf("desk: starting %s: %w", id, err)
+// start starts a run of a flow that its record asks for already. The caller's request is done with that: where the engine
+// does not take the work (it is being shut down), the reconciler starts it with the next process.
+func (d *Desk) start(f *flow, w work) {
+	if _, err := d.launch(f, w); err != nil {
+		d.log.Warn("work waits for the next start", "flow", f.name, "id", w.ID, "err", err)
 	}
-	return nil
+}
+
+// launch starts a run of a flow, once, however often it is called.
+func (d *Desk) launch(f *flow, w work) (dbos.WorkflowHandle[string], error) {
+	id := fmt.Sprintf("%s:%s:%d", f.name, w.ID, w.Turn)
+	h, err := dbos.RunWorkflow(d.eng, d.run, job{f.name, w}, dbos.WithWorkflowID(id))
+	if err != nil {
+		return nil, fmt.Errorf("desk: starting %s: %w", id, err)
+	}
+	return h, nil
 }
 
 // run is the one workflow that the engine knows: it takes the steps of the flow that the job names.

@@ -159,7 +159,8 @@ func (d *Desk) newImport(ctx context.Context, r *importRecord, c *DiskContainer,
 	if err != nil {
 		return nil, err
 	}
-	return r, d.start(&importDisk, work{ID: r.ID})
+	d.start(&importDisk, work{ID: r.ID})
+	return r, nil
 }
 
 // importSource is where a container's disk is: a bucket and a key, or "" and a snapshot's id. Only s3:// URLs are taken;

@@ -123,7 +123,8 @@ func (d *Desk) createWorkspace(ctx context.Context, req *types.WorkspaceRequest)
 	if err != nil {
 		return nil, err
 	}
-	return r, d.start(&createWorkspace, work{r.ID, r.Turn})
+	d.start(&createWorkspace, work{r.ID, r.Turn})
+	return r, nil
 }
 
 func (d *Desk) bundle(ctx context.Context, id string) (*bundleRecord, error) {
@@ -317,7 +318,8 @@ func (d *Desk) ask(ctx context.Context, id string, t transition) (*types.FailedW
 	if err != nil {
 		return nil, fmt.Errorf("desk: %w", err)
 	}
-	return nil, d.start(t.flow, work{r.ID, r.Turn})
+	d.start(t.flow, work{r.ID, r.Turn})
+	return nil, nil
 }
 
 // askAll asks the same of several WorkSpaces.
@@ -360,6 +362,6 @@ func (d *Desk) RebootWorkspaces(ctx context.Context, in *workspaces.RebootWorksp
 func (d *Desk) TerminateWorkspaces(ctx context.Context, in *workspaces.TerminateWorkspacesInput) (*workspaces.TerminateWorkspacesOutput, error) {
 	f, err := askAll(d, ctx, in.TerminateWorkspaceRequests, func(r types.TerminateRequest) *string { return r.WorkspaceId },
 		transition{flow: &terminateWorkspace, verb: "terminated", to: workspaceTerminating, from: []string{workspacePending, workspaceAvailable, workspaceUnhealthy, workspaceRebooting,
-			workspaceStarting, workspaceStopping, workspaceStopped, workspaceError}})
+			workspaceStarting, workspaceStopping, workspaceStopped, workspaceError, workspaceTerminating}})
 	return &workspaces.TerminateWorkspacesOutput{FailedRequests: f}, err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
+	"golang.org/x/sync/errgroup"
 
 	"berth/internal/compute"
 )
@@ -149,7 +150,7 @@ var terminateWorkspace = flow{
 		}},
 		{"forget", func(d *Desk, ctx context.Context, id string) error {
 			r, err := d.workspace(ctx, id)
-			if err != nil || r == nil {
+			if err != nil || r == nil || r.State != workspaceTerminated {
 				return err
 			}
 			if err := sleepUntil(ctx, r.StateSince.Add(d.cfg.TerminatedFor), d.cfg.Now); err != nil {
@@ -185,6 +186,11 @@ func (d *Desk) watch(ctx context.Context) {
 }
 
 func (d *Desk) lookAfterMachines(ctx context.Context) error {
+	// First what is wanted, then what there is: a machine that was turned on between the two is not taken for one that is off.
+	var rs []workspaceRecord
+	if err := d.db.NewSelect().Model(&rs).Where("state IN (?, ?)", workspaceAvailable, workspaceUnhealthy).Scan(ctx); err != nil {
+		return err
+	}
 	machines, err := d.cfg.Driver.List(ctx)
 	if err != nil {
 		return err
@@ -201,10 +207,6 @@ func (d *Desk) lookAfterMachines(ctx context.Context) error {
 			d.log.Warn("deleting a machine that belongs to no WorkSpace", "machine", m.ID)
 			errs = append(errs, d.cfg.Driver.Delete(ctx, m.ID))
 		}
-	}
-	var rs []workspaceRecord
-	if err := d.db.NewSelect().Model(&rs).Where("state IN (?, ?)", workspaceAvailable, workspaceUnhealthy).Scan(ctx); err != nil {
-		return err
 	}
 	for _, r := range rs {
 		if seen[r.ID] == compute.Running && r.State == workspaceAvailable {
@@ -232,23 +234,35 @@ func (d *Desk) revive(ctx context.Context, r *workspaceRecord, was compute.State
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	_, uerr := d.db.NewUpdate().Model((*workspaceRecord)(nil)).Set("state = ?, state_since = ?, error_message = ?", state, d.now(), text).Where("id = ? AND state = ?", r.ID, r.State).Exec(ctx)
+	_, uerr := d.db.NewUpdate().Model((*workspaceRecord)(nil)).Set("state = ?, state_since = ?, error_code = '', error_message = ?", state, d.now(), text).Where("id = ? AND state = ?", r.ID, r.State).Exec(ctx)
 	return errors.Join(err, uerr)
 }
 
-// powerOff turns all machines off, whatever their WorkSpaces' records ask for. Nothing else may be at work any more.
+// powerOff turns the machines off, whatever their WorkSpaces' records ask for. Nothing else may be at work any more.
 func (d *Desk) powerOff(ctx context.Context) error {
-	var rs []workspaceRecord
-	if err := d.db.NewSelect().Model(&rs).Scan(ctx); err != nil {
-		return fmt.Errorf("desk: %w", err)
+	machines, err := d.cfg.Driver.List(ctx)
+	if err != nil {
+		return fmt.Errorf("desk: turning machines off: %w", err)
 	}
-	var errs []error
-	for _, r := range rs {
-		if m, exists := r.machine(); exists {
+	var g errgroup.Group // side by side: each guest may take the whole grace time
+	g.SetLimit(16)
+	for _, s := range machines {
+		g.Go(func() error {
+			r, err := d.workspace(ctx, s.ID)
+			if err != nil || s.State != compute.Running {
+				return err
+			}
+			m, exists := r.machine()
+			if !exists {
+				return d.cfg.Driver.Delete(ctx, s.ID)
+			}
 			m.Running = false
-			_, err := d.cfg.Driver.Ensure(ctx, m)
-			errs = append(errs, err)
-		}
+			_, err = d.cfg.Driver.Ensure(ctx, m)
+			return err
+		})
 	}
-	return errors.Join(errs...)
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("desk: turning machines off: %w", err)
+	}
+	return nil
 }

@@ -119,7 +119,8 @@ func (d *Desk) ImportWorkspaceImage(ctx context.Context, in *workspaces.ImportWo
 	if err != nil {
 		return nil, err
 	}
-	return &workspaces.ImportWorkspaceImageOutput{ImageId: aws.String(r.ID)}, d.start(&ingestImage, work{ID: r.ID})
+	d.start(&ingestImage, work{ID: r.ID})
+	return &workspaces.ImportWorkspaceImageOutput{ImageId: aws.String(r.ID)}, nil
 }
 
 // message is what a refusal says, without its code.
