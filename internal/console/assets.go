@@ -36,19 +36,25 @@ func BuiltAssets() string {
 // Assets serves the bundle below AssetPath: scripts, styles, and the licences of what is in them. They hold no secret, and
 // nobody has to sign in for them.
 func Assets() http.Handler {
-	tags := map[string]string{} // by path in dist
-	err := fs.WalkDir(dist, "dist", func(name string, e fs.DirEntry, err error) error {
+	h, err := serveBundle(dist)
+	if err != nil {
+		panic("console: the embedded bundle cannot be read: " + err.Error()) // it is part of the program
+	}
+	return h
+}
+
+// serveBundle serves what is in the folder dist.
+func serveBundle(bundle fs.FS) (http.Handler, error) {
+	tags := map[string]string{} // by path in bundle
+	err := fs.WalkDir(bundle, "dist", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || strings.HasPrefix(e.Name(), ".") || e.Name() == "README.md" {
 			return err
 		}
-		b, err := dist.ReadFile(name)
+		b, err := fs.ReadFile(bundle, name)
 		sum := sha256.Sum256(b)
 		tags[name] = `"` + hex.EncodeToString(sum[:8]) + `"`
 		return err
 	})
-	if err != nil {
-		panic("console: the embedded bundle cannot be read: " + err.Error()) // it is part of the program
-	}
 	return gateway.Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := "dist/" + strings.TrimPrefix(r.URL.Path, AssetPath)
 		tag, ok := tags[name]
@@ -62,6 +68,6 @@ func Assets() http.Handler {
 		if t := mime.TypeByExtension(path.Ext(name)); t != "" {
 			w.Header().Set("Content-Type", t)
 		}
-		http.ServeFileFS(w, r, dist, name)
-	}))
+		http.ServeFileFS(w, r, bundle, name)
+	})), err
 }

@@ -18,10 +18,8 @@ async function refresh(): Promise<void> {
     if (!answer.ok) throw new Error(`${answer.status}`);
     const html = await answer.text();
     stale.hidden = true;
-    if (html === last) return; // what one has selected or opened stays
-    const open = new Set([...main.querySelectorAll('details[open]')].map((d) => d.id));
+    if (html === last) return; // what somebody has selected stays selected
     main.innerHTML = html; // rendered and escaped by internal/console
-    for (const d of main.querySelectorAll('details')) if (open.has(d.id)) d.open = true;
     last = html;
   } catch {
     stale.hidden = false;
