@@ -55,6 +55,14 @@ type DiskContainer struct {
 	UserBucket  *UserBucket `query:"UserBucket"`
 }
 
+// ClientData is what a client tells about its upload. It is for information, and Berth does nothing with it.
+type ClientData struct {
+	Comment     *string    `query:"Comment"`
+	UploadEnd   *time.Time `query:"UploadEnd"`
+	UploadSize  *float64   `query:"UploadSize"` // GiB
+	UploadStart *time.Time `query:"UploadStart"`
+}
+
 // SnapshotDetail tells about the disk of an ImportImage task.
 type SnapshotDetail struct {
 	Description   *string     `xml:"description,omitempty"`
@@ -103,6 +111,7 @@ type ImportImageTask struct {
 type ImportImageInput struct {
 	Architecture      *string            `query:"Architecture"`
 	BootMode          *string            `query:"BootMode"`
+	ClientData        *ClientData        `query:"ClientData"`
 	ClientToken       *string            `query:"ClientToken"`
 	Description       *string            `query:"Description"`
 	DiskContainers    []DiskContainer    `query:"DiskContainer"`
@@ -137,6 +146,7 @@ type DescribeImportImageTasksOutput struct {
 
 // ImportSnapshotInput asks for a disk to become a snapshot.
 type ImportSnapshotInput struct {
+	ClientData        *ClientData        `query:"ClientData"`
 	ClientToken       *string            `query:"ClientToken"`
 	Description       *string            `query:"Description"`
 	DiskContainer     *DiskContainer     `query:"DiskContainer"`
