@@ -13,8 +13,11 @@ import (
 	"berth/internal/windows"
 )
 
+// TextHeader is the first line of regedit's text, version 5.00.
+const TextHeader = "Windows Registry Editor Version 5.00"
+
 const (
-	regedit5 = "Windows Registry Editor Version 5.00"
+	regedit5 = TextHeader
 	// maxTextLine bounds the bytes of one line of text together with its continuations: the largest value as hexadecimal text.
 	maxTextLine = 4 * maxValue
 	// wrapAt is the column before which regedit breaks a line of hexadecimal data.
@@ -231,6 +234,37 @@ func keyPath(line string) (string, error) {
 	return path, nil
 }
 
+// SplitKey takes the path of a key as regedit and reg.exe name it (HKEY_LOCAL_MACHINE\SYSTEM\Setup, HKLM\SYSTEM\Setup,
+// HKU\.DEFAULT, in any case) or as Parse does (SYSTEM\Setup, BCD\Objects) apart: which hive it is in, and the path in it.
+func SplitKey(key string) (windows.Hive, string, error) {
+	path, err := keyPath("[" + strings.Trim(key, `\`) + "]")
+	if err != nil {
+		return "", "", err
+	}
+	top, rest, _ := strings.Cut(path, `\`)
+	for _, k := range hiveKeys {
+		if EqualNames(top, k.hive) {
+			return windows.Hive(k.hive), rest, nil
+		}
+	}
+	return "", "", fmt.Errorf("%q is in no hive of the machine; known are SYSTEM, SOFTWARE, SAM, SECURITY and BCD00000000 in HKEY_LOCAL_MACHINE, and HKEY_USERS\\.DEFAULT", key)
+}
+
+// FullName is the name that regedit has for the key at a path in a hive.
+func FullName(hive windows.Hive, path string) string {
+	name := string(hive)
+	for _, k := range hiveKeys {
+		if k.hive == name {
+			name = k.key
+			break
+		}
+	}
+	if path != "" {
+		name += `\` + path
+	}
+	return name
+}
+
 // parseValue reads "name"=data or @=data.
 func parseValue(line string) (windows.Value, error) {
 	var v windows.Value
@@ -392,6 +426,15 @@ func formatKey(b *strings.Builder, n *Node, path string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// FormatKey writes one key with its values as Format does, without the first line of the text: for who exports more than fits into
+// memory. name is the key's full name.
+func FormatKey(name string, values []windows.Value) (string, error) {
+	var b strings.Builder
+	n := &Node{Name: name[strings.LastIndexByte(name, '\\')+1:], Values: values}
+	err := formatKey(&b, n, name, 1)
+	return b.String(), err
 }
 
 var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`)

@@ -215,3 +215,47 @@ func FuzzReg(f *testing.F) {
 		}
 	})
 }
+
+func TestSplitKey(t *testing.T) {
+	for key, want := range map[string][2]string{
+		`HKLM\SYSTEM`:                           {"SYSTEM", ""},
+		`hklm\system\Select`:                    {"SYSTEM", "Select"},
+		`HKEY_LOCAL_MACHINE\Software\Microsoft`: {"SOFTWARE", "Microsoft"},
+		`\HKLM\SAM\SAM\`:                        {"SAM", "SAM"},
+		`HKU\.DEFAULT\Control Panel`:            {"DEFAULT", "Control Panel"},
+		`HKEY_USERS\.default`:                   {"DEFAULT", ""},
+		`HKLM\BCD00000000\Objects`:              {"BCD", "Objects"},
+		`BCD`:                                   {"BCD", ""},
+		`security\Policy`:                       {"SECURITY", "Policy"},
+		`SYSTEM\a]b`:                            {"SYSTEM", "a]b"},
+	} {
+		hive, path, err := SplitKey(key)
+		if string(hive) != want[0] || path != want[1] || err != nil {
+			t.Errorf("%s: %s, %q, %v", key, hive, path, err)
+		}
+		again, path2, err := SplitKey(FullName(hive, path))
+		if again != hive || path2 != path || err != nil {
+			t.Errorf("%s: its full name %s is %s, %q, %v", key, FullName(hive, path), again, path2, err)
+		}
+	}
+	for _, key := range []string{"", `HKLM`, `HKCU\Software`, `HKLM\HARDWARE`, `Windows\System32`, `HKLM\SYSTEMX`, `SYSTEM\\Select`, "SYSTEM\\" + strings.Repeat("x", 300)} {
+		if hive, path, err := SplitKey(key); err == nil {
+			t.Errorf("%q: %s, %q", key, hive, path)
+		}
+	}
+}
+
+func TestFormatKey(t *testing.T) {
+	values := []windows.Value{{Name: "a", Type: windows.RegDWORD, Data: []byte{1, 0, 0, 0}}}
+	got, err := FormatKey(`HKEY_LOCAL_MACHINE\SYSTEM\Select`, values)
+	if want := "\r\n[HKEY_LOCAL_MACHINE\\SYSTEM\\Select]\r\n\"a\"=dword:00000001\r\n"; got != want || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	root, err := Parse(TextHeader + "\r\n" + got)
+	if err != nil || root.Key(`SYSTEM\Select`) == nil {
+		t.Error(err)
+	}
+	if _, err := FormatKey("SYSTEM\\line\nbreak", nil); err == nil {
+		t.Error("a name that text cannot hold is written")
+	}
+}
