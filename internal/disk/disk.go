@@ -39,6 +39,10 @@ const (
 type Extent struct {
 	Start, Length int64
 	Kind          Kind
+	// At is the byte of the disk's own file (Disk.Offset on, in the uploaded file) where Data begins, or the one block that a
+	// Compressed extent is: in a VMDK the grain's marker, in a QCOW2 the deflate or zstd data. It is -1 where nothing is stored,
+	// where it is stored in a sibling, and in a VHDX whose log had to be replayed.
+	At int64
 }
 
 // Image is one virtual disk. ReadAt is safe for concurrent use and reads io.EOF at Size.
@@ -46,8 +50,8 @@ type Image interface {
 	io.ReaderAt
 	// Size is the virtual size in bytes.
 	Size() int64
-	// Extents yields ranges in ascending order that cover exactly [0, Size); neighbours differ in Kind. Tables are read as
-	// the sequence goes on. A yielded error ends it; its Extent has no Length and starts where the disk cannot be read.
+	// Extents yields ranges in ascending order that cover exactly [0, Size); neighbours differ in Kind, or
+	// are not stored one behind the other. Tables are read as the sequence goes on. A yielded error ends it; its Extent has no Length and starts where the disk cannot be read.
 	Extents() iter.Seq2[Extent, error]
 }
 

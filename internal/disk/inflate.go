@@ -6,67 +6,38 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/flate"
-	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
+
+	"berth/internal/inflate"
 )
 
 // A decompressor fills block from packed and says how much of it it filled. It is an error if packed does not fill it;
 // what follows in packed is ignored. Its memory does not depend on what packed says.
 type decompressor func(block, packed []byte) (int, error)
 
-// errLonger is a stream that goes on after its block is full.
-var errLonger = errors.New("the data goes on beyond the end of the block")
+var inflaters = sync.Pool{New: func() any { return new(inflate.Decoder) }}
 
-var flatePool = sync.Pool{New: func() any { return flate.NewReader(bytes.NewReader(nil)) }}
-
-// inflateRaw is deflate without header and checksum: qcow2.
+// inflateRaw is deflate without header and checksum: qcow2. As in QEMU a stream may go on when the block is full.
 func inflateRaw(block, packed []byte) (int, error) {
-	r := flatePool.Get().(io.ReadCloser)
-	defer flatePool.Put(r)
-	if err := r.(flate.Resetter).Reset(bytes.NewReader(packed), nil); err != nil {
-		return 0, err
+	d := inflaters.Get().(*inflate.Decoder)
+	defer inflaters.Put(d)
+	n, _, err := d.Raw(block, packed)
+	switch {
+	case errors.Is(err, inflate.ErrFull):
+		err = nil
+	case err == nil && n < len(block):
+		err = io.ErrUnexpectedEOF
 	}
-	return io.ReadFull(r, block)
+	return n, err
 }
-
-var zlibPool sync.Pool
 
 // inflateZlib is deflate in zlib's wrapping, whose checksum is checked: VMDK. Unlike the others it accepts a stream that
 // ends before the block is full, and refuses one that does not end with it.
 func inflateZlib(block, packed []byte) (int, error) {
-	src := bytes.NewReader(packed)
-	r, _ := zlibPool.Get().(io.ReadCloser)
-	var err error
-	if r == nil {
-		r, err = zlib.NewReader(src)
-	} else {
-		err = r.(zlib.Resetter).Reset(src, nil)
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer zlibPool.Put(r)
-	n, err := io.ReadFull(r, block)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		// ReadFull makes "ended early" of a clean end; a cut stream has to stay an error.
-		var one [1]byte
-		if _, again := r.Read(one[:]); errors.Is(again, io.EOF) {
-			return n, nil
-		}
-		return n, err
-	}
-	if err != nil {
-		return n, err
-	}
-	var one [1]byte
-	switch more, err := r.Read(one[:]); {
-	case more > 0:
-		return n, errLonger
-	case !errors.Is(err, io.EOF):
-		return n, err
-	}
-	return n, nil
+	d := inflaters.Get().(*inflate.Decoder)
+	defer inflaters.Put(d)
+	n, _, err := d.Zlib(block, packed)
+	return n, err
 }
 
 // zstdWindow bounds the memory of a zstd decoder, in bytes: what RFC 8878 asks every decoder to support.

@@ -161,14 +161,15 @@ func (m *mapped) Extents() iter.Seq2[Extent, error] {
 			if s.kind == Data {
 				stored.trim(&s)
 			}
-			if run.Length > 0 && run.Kind != s.kind {
+			at := m.at(s)
+			if run.Length > 0 && (run.Kind != s.kind || s.kind == Compressed || run.At >= 0 && run.At+run.Length != at || run.At < 0 && at >= 0) {
 				if !yield(run, nil) {
 					return
 				}
 				run.Length = 0
 			}
 			if run.Length == 0 {
-				run = Extent{Start: off, Kind: s.kind}
+				run = Extent{Start: off, Kind: s.kind, At: at}
 			}
 			run.Length += s.length
 			off += s.length
@@ -177,6 +178,17 @@ func (m *mapped) Extents() iter.Seq2[Extent, error] {
 			yield(run, nil)
 		}
 	}
+}
+
+// at is what Extent.At says of a stretch.
+func (m *mapped) at(s stretch) int64 {
+	if s.kind != Data && s.kind != Compressed || s.file != m.file {
+		return -1
+	}
+	if _, ok := s.file.src.(*overlay); ok {
+		return -1
+	}
+	return s.at
 }
 
 // holed is a Source that may have holes, as a sparse file has.

@@ -264,8 +264,13 @@ func extents(t testing.TB, img Image) []Extent {
 		if x.Start != at || x.Length <= 0 || x.Kind < Data || x.Kind > Unallocated {
 			t.Fatalf("extent %+v, expected one at %d", x, at)
 		}
-		if n := len(all); n > 0 && all[n-1].Kind == x.Kind {
-			t.Fatalf("extents %+v and %+v are one", all[n-1], x)
+		if n := len(all); n > 0 && x.Kind != Compressed {
+			if last := all[n-1]; last.Kind == x.Kind && (last.At < 0 && x.At < 0 || last.At >= 0 && last.At+last.Length == x.At) {
+				t.Fatalf("extents %+v and %+v are one", last, x)
+			}
+		}
+		if (x.Kind == Zero || x.Kind == Unallocated) && x.At != -1 {
+			t.Fatalf("extent %+v is nowhere", x)
 		}
 		at += x.Length
 		all = append(all, x)
@@ -283,6 +288,7 @@ func equalMap(t *testing.T, img Image, text []byte) {
 		Start, Length       int64
 		Present, Zero, Data bool
 		Compressed          *bool
+		Offset              *int64 // in the file that it is in
 	}
 	if err := json.Unmarshal(text, &ranges); err != nil {
 		t.Fatal(err)
@@ -299,6 +305,9 @@ func equalMap(t *testing.T, img Image, text []byte) {
 			}
 			if stored && !r.Data && !r.Zero {
 				t.Errorf("extent %+v, but QEMU has nothing at %d+%d", x, r.Start, r.Length)
+			}
+			if from := max(x.Start, r.Start); x.Kind == Data && x.At >= 0 && r.Offset != nil && x.At+from-x.Start != *r.Offset+from-r.Start {
+				t.Errorf("extent %+v, but QEMU has byte %d of the disk at %d", x, from, *r.Offset+from-r.Start)
 			}
 			if r.Compressed != nil && r.Data && *r.Compressed != (x.Kind == Compressed) {
 				t.Errorf("extent %+v, but QEMU says compressed: %v at %d+%d", x, *r.Compressed, r.Start, r.Length)
