@@ -69,12 +69,12 @@ func (p *Policy) String() string {
 }
 
 func matchAny(patterns []string, s string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return wildcard(p, s) })
+	return slices.ContainsFunc(patterns, func(p string) bool { return Wildcard(p, s) })
 }
 
-// wildcard matches * (any characters, also none) and ? (one character), in at most len(pattern)*len(s) steps: after a
-// mismatch only the last star can take more.
-func wildcard(pattern, s string) bool {
+// Wildcard matches a pattern as IAM's policies and EC2's filters have them: * (any characters, also none) and ? (one
+// character), in at most len(pattern)*len(s) steps: after a mismatch only the last star can take more.
+func Wildcard(pattern, s string) bool {
 	p, i, star, mark := 0, 0, -1, 0
 	for i < len(s) {
 		if p < len(pattern) && pattern[p] == '*' {

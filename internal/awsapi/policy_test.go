@@ -113,12 +113,12 @@ func TestWildcard(t *testing.T) {
 		{"a*b*c", "a--b--c", true}, {"a*b*c", "a--b--", false}, {"*ab", "aab", true}, {"*?b", "b", false}, {"a?c", "abc", true}, {"*.*", "a.b.c", true},
 		{"[a]", "a", false}, {"é*", "éa", true}, {"*é", "xé", true},
 	} {
-		if got := wildcard(tt.pattern, tt.s); got != tt.want {
+		if got := Wildcard(tt.pattern, tt.s); got != tt.want {
 			t.Errorf("%q, %q: %v", tt.pattern, tt.s, got)
 		}
 	}
 	// A hostile pattern does not take exponential time: this would not end.
-	if wildcard(strings.Repeat("*a", 2000)+"b", strings.Repeat("a", 4000)) {
+	if Wildcard(strings.Repeat("*a", 2000)+"b", strings.Repeat("a", 4000)) {
 		t.Error("matched")
 	}
 }

@@ -135,26 +135,34 @@ func (d *Desk) newImport(ctx context.Context, r *importRecord, c *DiskContainer,
 	if r.Bucket, r.Key, err = importSource(c); err != nil {
 		return nil, err
 	}
+	if r.Bucket == "" {
+		if ok, err := d.snapshotExists(ctx, r.Key); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, ec2Error("InvalidSnapshot.NotFound", "The snapshot '%s' does not exist.", r.Key)
+		}
+	}
 	r.Status, r.StatusMessage, r.Progress, r.CreatedAt = taskActive, "pending", 2, d.now()
 	r.SnapshotID = d.ec2ID("snap-")
 	err = d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if r.ClientToken != nil {
-			var old importRecord
-			err := tx.NewSelect().Model(&old).Where("client_token = ?", *r.ClientToken).Scan(ctx)
-			switch {
-			case err == nil && (old.Kind != r.Kind || old.Bucket != r.Bucket || old.Key != r.Key):
-				return ec2Error("IdempotentParameterMismatch", "The client token was used before with other parameters.")
-			case err == nil:
-				*r, tags = old, nil
-				return nil
-			case !errors.Is(err, sql.ErrNoRows):
-				return err
-			}
-		}
-		if _, err := tx.NewInsert().Model(r).Exec(ctx); err != nil {
+		res, err := tx.NewInsert().Model(r).On("CONFLICT (client_token) DO NOTHING").Exec(ctx)
+		if err != nil {
 			return err
 		}
-		return putTags(ctx, tx, r.ID, tags)
+		if n, err := res.RowsAffected(); err != nil {
+			return err
+		} else if n > 0 {
+			return putTags(ctx, tx, r.ID, tags)
+		}
+		var old importRecord
+		if err := tx.NewSelect().Model(&old).Where("client_token = ?", *r.ClientToken).Scan(ctx); err != nil {
+			return err
+		}
+		if old.Kind != r.Kind || old.Bucket != r.Bucket || old.Key != r.Key {
+			return ec2Error("IdempotentParameterMismatch", "The client token was used before with other parameters.")
+		}
+		*r = old
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -191,6 +199,14 @@ func importSource(c *DiskContainer) (bucket, key string, err error) {
 		return "", "", ec2Error("InvalidParameter", "The disk's S3 bucket and key must both be given.")
 	}
 	return bucket, key, nil
+}
+
+// source names where the disk came from.
+func (r *importRecord) source() string {
+	if r.Bucket == "" {
+		return r.Key
+	}
+	return "s3://" + r.Bucket + "/" + r.Key
 }
 
 // DescribeImportImageTasks tells how imports go, newest first.
@@ -237,22 +253,14 @@ func (d *Desk) importTasks(ctx context.Context, kind string, ids []string, filte
 			return nil, nil, ec2Error("InvalidConversionTaskId.Malformed", "The import task ID '%s' does not exist.", id)
 		}
 	}
-	var bad error
-	rs = slices.DeleteFunc(rs, func(r importRecord) bool {
-		for _, f := range filters {
-			switch aws.ToString(f.Name) {
-			case "task-state":
-				if !slices.Contains(f.Values, r.taskState()) {
-					return true
-				}
-			default:
-				bad = ec2Error("InvalidParameterValue", "The filter '%s' is invalid.", aws.ToString(f.Name))
-			}
+	for _, f := range filters {
+		if name := aws.ToString(f.Name); name != "task-state" {
+			return nil, nil, ec2Error("InvalidParameterValue", "The filter '%s' is invalid.", name)
 		}
-		return len(ids) > 0 && !slices.Contains(ids, r.ID)
-	})
-	if bad != nil {
-		return nil, nil, bad
+		rs = slices.DeleteFunc(rs, func(r importRecord) bool { return !slices.Contains(f.Values, r.taskState()) })
+	}
+	if len(ids) > 0 {
+		rs = slices.DeleteFunc(rs, func(r importRecord) bool { return !slices.Contains(ids, r.ID) })
 	}
 	return ec2Page(rs, limit, token, func(r importRecord) string { return r.ID })
 }
@@ -333,6 +341,9 @@ func (e *EC2) CancelImportTask(ctx context.Context, in *CancelImportTaskInput) (
 	if n, err := res.RowsAffected(); err != nil {
 		return nil, fmt.Errorf("desk: %w", err)
 	} else if n == 0 {
+		if r, err = d.importTask(ctx, id); err != nil { // it may have gone on since it was read
+			return nil, err
+		}
 		return nil, ec2Error("IncorrectState", "The import task %s is %s and cannot be cancelled.", id, r.Status)
 	}
 	return &CancelImportTaskOutput{ImportTaskID: aws.String(id), PreviousState: aws.String(r.Status), State: aws.String(taskDeleting)}, nil
@@ -382,6 +393,8 @@ var importDisk = flow{
 // cancelled is the failure of a task that its owner gave up. It is told apart from the others by this code.
 const cancelled = "Cancelled"
 
+var errCancelled = &failure{Code: cancelled, Message: "The import was cancelled."}
+
 // snapshotFile is where a snapshot's disk is: a standalone qcow2 that never changes.
 func (d *Desk) snapshotFile(id string) string { return d.file("snapshots", id+".qcow2") }
 
@@ -395,10 +408,31 @@ func (d *Desk) advance(ctx context.Context, id, status, message string, percent 
 	if err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(err, &failure{Code: cancelled, Message: "The import was cancelled."})
+	if n, err := res.RowsAffected(); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	} else if n == 0 {
+		return errCancelled
 	}
 	return nil
+}
+
+// whileWanted is a context for work that does not tell how it goes: it ends, with errCancelled as its cause, when the task
+// is cancelled.
+func (d *Desk) whileWanted(ctx context.Context, id string) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Second):
+			}
+			if r, err := d.importTask(ctx, id); err == nil && r.CancelRequested {
+				cancel(errCancelled)
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // progress spreads a part of the work over percentages of the task, writing at most once in a second.
@@ -431,7 +465,7 @@ func (d *Desk) stageImport(ctx context.Context, id string) error {
 	info, err := d.cfg.Objects.Stat(ctx, r.Bucket, r.Key)
 	switch {
 	case errors.Is(err, s3.ErrNoSuchBucket), errors.Is(err, s3.ErrNoSuchKey):
-		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 404 Not Found: there is no s3://" + r.Bucket + "/" + r.Key + "]"}
+		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 404 Not Found: there is no " + r.source() + "]"}
 	case errors.Is(err, s3.ErrAccessDenied):
 		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 403 Forbidden]"}
 	case err != nil:
@@ -456,17 +490,23 @@ func (d *Desk) stageImport(ctx context.Context, id string) error {
 
 // stageSnapshot makes a snapshot the source of an import, by a link: its bytes never change.
 func (d *Desk) stageSnapshot(ctx context.Context, snapshot, dst string) error {
-	n, err := d.db.NewSelect().Model((*snapshotRecord)(nil)).Where("id = ?", snapshot).Count(ctx)
-	if err != nil {
-		return fmt.Errorf("desk: %w", err)
-	}
-	if n == 0 {
+	if ok, err := d.snapshotExists(ctx, snapshot); err != nil {
+		return err
+	} else if !ok {
 		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [The snapshot '" + snapshot + "' does not exist]"}
 	}
 	if err := removeIfThere(dst); err != nil {
 		return err
 	}
 	return os.Link(d.snapshotFile(snapshot), dst)
+}
+
+func (d *Desk) snapshotExists(ctx context.Context, id string) (bool, error) {
+	n, err := d.db.NewSelect().Model((*snapshotRecord)(nil)).Where("id = ?", id).Count(ctx)
+	if err != nil {
+		return false, fmt.Errorf("desk: %w", err)
+	}
+	return n > 0, nil
 }
 
 func (d *Desk) validateImport(ctx context.Context, id string) error {
@@ -478,7 +518,11 @@ func (d *Desk) validateImport(ctx context.Context, id string) error {
 		return err
 	}
 	defer u.Close()
-	if err := u.Verify(ctx); err != nil {
+	reading, done := d.whileWanted(ctx, id)
+	defer done()
+	if err := u.Verify(reading); context.Cause(reading) != nil {
+		return context.Cause(reading)
+	} else if err != nil {
 		return imported(err)
 	}
 	r.DiskFormat = u.Envelope.Format
@@ -510,10 +554,11 @@ func (d *Desk) openUpload(ctx context.Context, id string) (*importRecord, *image
 	if err != nil {
 		return nil, nil, err
 	}
-	u, err := image.Open(d.uploadFile(id), r.Format)
+	format := r.Format
 	if r.Bucket == "" {
-		u, err = image.Open(d.uploadFile(id), "QCOW2") // one of our snapshots, whatever the caller called it
+		format = "QCOW2" // one of our snapshots, whatever the caller called it
 	}
+	u, err := image.Open(d.uploadFile(id), format)
 	return r, u, imported(err)
 }
 
@@ -566,7 +611,7 @@ func (d *Desk) registerImport(ctx context.Context, id string) error {
 		if _, err := tx.NewInsert().Model(s).On("CONFLICT (id) DO NOTHING").Exec(ctx); err != nil || r.Kind == importsSnapshot {
 			return err
 		}
-		m := &machineImageRecord{ID: r.ImageID, TaskID: r.ID, SnapshotID: r.SnapshotID, Name: r.ID, Description: firstOf(r.Description, "Imported by Berth from "+r.Bucket+"/"+r.Key),
+		m := &machineImageRecord{ID: r.ImageID, TaskID: r.ID, SnapshotID: r.SnapshotID, Name: r.ID, Description: firstOf(r.Description, "Imported by Berth from "+r.source()),
 			Architecture: r.Architecture, BootMode: r.BootMode, CreatedAt: d.now()}
 		_, err := tx.NewInsert().Model(m).On("CONFLICT (id) DO NOTHING").Exec(ctx)
 		return err

@@ -11,6 +11,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/uptrace/bun"
+
+	"berth/internal/awsapi"
 )
 
 // machineImageRecord is an AMI: an imported disk that can boot.
@@ -54,6 +56,11 @@ func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*Des
 			return nil, noImage(id)
 		}
 	}
+	for _, f := range in.Filters {
+		if name := aws.ToString(f.Name); imageFilter(name) == nil {
+			return nil, ec2Error("InvalidParameterValue", "The filter '%s' is invalid", name)
+		}
+	}
 	// This account's images are the only ones here; "amazon" and other accounts own none.
 	if len(in.Owners) > 0 && !slices.Contains(in.Owners, "self") && !slices.Contains(in.Owners, d.cfg.AccountID) {
 		rs = nil
@@ -68,10 +75,7 @@ func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*Des
 		if err != nil {
 			return nil, err
 		}
-		ok, err := matchesImage(&im, in.Filters)
-		if err != nil {
-			return nil, err
-		}
+		ok := matchesImage(&im, in.Filters)
 		if ok && len(in.ExecutableUsers) > 0 {
 			if ok, err = d.executable(ctx, r.ID, in.ExecutableUsers); err != nil {
 				return nil, err
@@ -155,51 +159,31 @@ var imageFilters = map[string]func(im *EC2Image) []string{
 	},
 }
 
-func matchesImage(im *EC2Image, filters []Filter) (bool, error) {
-	for _, f := range filters {
-		name := aws.ToString(f.Name)
-		get := imageFilters[name]
-		if key, ok := strings.CutPrefix(name, "tag:"); ok {
-			get = func(im *EC2Image) []string {
-				for _, t := range im.Tags {
-					if aws.ToString(t.Key) == key {
-						return []string{aws.ToString(t.Value)}
-					}
-				}
-				return nil
+// imageFilter is what a filter looks at; nil when there is no such filter.
+func imageFilter(name string) func(im *EC2Image) []string {
+	key, ok := strings.CutPrefix(name, "tag:")
+	if !ok {
+		return imageFilters[name]
+	}
+	return func(im *EC2Image) (values []string) {
+		for _, t := range im.Tags {
+			if aws.ToString(t.Key) == key {
+				values = append(values, aws.ToString(t.Value))
 			}
 		}
-		if get == nil {
-			return false, ec2Error("InvalidParameterValue", "The filter '%s' is invalid", name)
-		}
-		if !slices.ContainsFunc(get(im), func(v string) bool {
-			return slices.ContainsFunc(f.Values, func(p string) bool { return wildcard(p, v) })
-		}) {
-			return false, nil
-		}
+		return values
 	}
-	return true, nil
 }
 
-// wildcard matches a filter's value, where * stands for any text and ? for any character.
-func wildcard(pattern, s string) bool {
-	star, mark := -1, 0
-	i, j := 0, 0
-	for j < len(s) {
-		switch {
-		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == s[j]) && pattern[i] != '*':
-			i, j = i+1, j+1
-		case i < len(pattern) && pattern[i] == '*':
-			star, mark = i, j
-			i++
-		case star >= 0:
-			mark++
-			i, j = star+1, mark
-		default:
+func matchesImage(im *EC2Image, filters []Filter) bool {
+	for _, f := range filters {
+		if !slices.ContainsFunc(imageFilter(aws.ToString(f.Name))(im), func(v string) bool {
+			return slices.ContainsFunc(f.Values, func(p string) bool { return awsapi.Wildcard(p, v) })
+		}) {
 			return false
 		}
 	}
-	return strings.Trim(pattern[i:], "*") == ""
+	return true
 }
 
 func (d *Desk) machineImage(ctx context.Context, id string) (*machineImageRecord, error) {

@@ -77,8 +77,8 @@ func (u *Upload) Convert(ctx context.Context, target string, progress func(perce
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.Exited() && !strings.Contains(stderr.String(), "No space left") {
-		// It said no to this disk, and would again. (Killed, or short of space: that passes.)
+	if exit := new(exec.ExitError); errors.As(err, &exit) && strings.HasPrefix(stderr.String(), "qemu-img:") && !strings.Contains(stderr.String(), "No space left") {
+		// It said no to this disk, and would again. (Killed, short of space, or a sandbox that cannot be made: that passes.)
 		return &Failure{"ClientError: Disk validation failed [Unsupported " + u.Disk().Format + " File Format: " + strings.TrimSpace(stderr.String()) + "]"}
 	}
 	if err != nil {

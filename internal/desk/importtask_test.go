@@ -1,0 +1,141 @@
+package desk
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"berth/internal/compute/memory"
+	"berth/internal/phony"
+)
+
+func fromBucket(key string) []DiskContainer {
+	return []DiskContainer{{UserBucket: &UserBucket{S3Bucket: aws.String("b"), S3Key: aws.String(key)}}}
+}
+
+func TestCancelAtEveryStage(t *testing.T) {
+	var now atomic.Pointer[func(step string, done bool)]
+	f := newFixture(t, func(c *Config) {
+		c.StepHook = func(_, step string, done bool) error {
+			if do := now.Load(); do != nil {
+				(*do)(step, done)
+			}
+			return nil
+		}
+	})
+	key := f.upload(sample(t, phony.Base, "qcow2"))
+	for _, st := range importDisk.steps {
+		for _, done := range []bool{false, true} {
+			at := place{importDisk.name, st.name, done}
+			t.Run(at.String(), func(t *testing.T) {
+				task := make(chan string, 1)
+				answer := make(chan error, 1)
+				do := func(step string, isDone bool) {
+					if step == at.step && isDone == at.done {
+						_, err := f.EC2().CancelImportTask(t.Context(), &CancelImportTaskInput{ImportTaskID: aws.String(<-task), CancelReason: aws.String("not wanted")})
+						answer <- err
+					}
+				}
+				now.Store(&do)
+				out, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{DiskContainers: fromBucket(key)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				task <- *out.ImportTaskID
+				late := at.step == "finish" || at.step == "register" && at.done
+				if err := <-answer; late {
+					refusal(t, err, "IncorrectState", "cannot be cancelled")
+				} else if err != nil {
+					t.Error(err)
+				}
+				ended := f.ended(*out.ImportTaskID)
+				if want := map[bool]string{true: taskCompleted, false: taskDeleted}[late]; *ended.Status != want {
+					t.Errorf("the task is %s, want %s", *ended.Status, want)
+				}
+				if !late && aws.ToString(ended.StatusMessage) != "not wanted" {
+					t.Errorf("its message is %q", aws.ToString(ended.StatusMessage))
+				}
+				if s := f.unsound(t, memory.NewHost()); s != "" {
+					t.Error(s)
+				}
+			})
+		}
+	}
+}
+
+func TestImportOfASnapshot(t *testing.T) {
+	f := newFixture(t)
+	first := f.imported(f.upload(sample(t, phony.Base, "qcow2")))
+	snapshot := *first.SnapshotDetails[0].SnapshotID
+	of := func(id string) []DiskContainer { return []DiskContainer{{SnapshotID: aws.String(id)}} }
+	for _, id := range []string{"snap-0123456789abcdef0", "../" + snapshot, ""} {
+		_, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{DiskContainers: of(id)})
+		refusal(t, err, "InvalidSnapshot.NotFound", "does not exist")
+	}
+	in := of(snapshot)
+	in[0].Format = aws.String("VMDK") // what it was before it was a snapshot, say
+	out, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{DiskContainers: in})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := f.ended(*out.ImportTaskID)
+	if *second.Status != taskCompleted || *second.SnapshotDetails[0].SnapshotID == snapshot {
+		t.Fatalf("%s: %s, of %s", *second.Status, aws.ToString(second.StatusMessage), snapshot)
+	}
+	images, err := f.EC2().DescribeImages(t.Context(), &DescribeImagesInput{ImageIDs: []string{*second.ImageID}})
+	if err != nil || !strings.HasSuffix(*images.Images[0].Description, " "+snapshot) {
+		t.Errorf("images: %+v, %v", images, err)
+	}
+	if s := f.unsound(t, memory.NewHost()); s != "" {
+		t.Error(s)
+	}
+	open, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range open {
+		if file, err := os.Readlink(fd); err == nil && strings.HasPrefix(file, f.file("imports")) {
+			t.Errorf("%s is still open", file)
+		}
+	}
+}
+
+func TestClientToken(t *testing.T) {
+	f := newFixture(t)
+	key := f.upload(sample(t, phony.Base, "qcow2"))
+	in := &ImportImageInput{ClientToken: aws.String("once"), DiskContainers: fromBucket(key)}
+	tasks := make(chan string, 4)
+	for range cap(tasks) {
+		go func() {
+			out, err := f.EC2().ImportImage(callerContext(), in)
+			if err != nil {
+				t.Error(err)
+				tasks <- ""
+				return
+			}
+			tasks <- *out.ImportTaskID
+		}()
+	}
+	first := <-tasks
+	for range cap(tasks) - 1 {
+		if task := <-tasks; task != first {
+			t.Errorf("one token, the tasks %s and %s", first, task)
+		}
+	}
+	_, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{ClientToken: aws.String("once"), DiskContainers: fromBucket("other")})
+	refusal(t, err, "IdempotentParameterMismatch", "client token")
+	f.ended(first)
+}
+
+func TestFiltersThatDoNotExist(t *testing.T) {
+	f := newFixture(t)
+	bad := []Filter{{Name: aws.String("colour"), Values: []string{"red"}}}
+	_, err := f.EC2().DescribeImages(t.Context(), &DescribeImagesInput{Filters: bad})
+	refusal(t, err, "InvalidParameterValue", "'colour'")
+	_, err = f.EC2().DescribeImportImageTasks(t.Context(), &DescribeImportImageTasksInput{Filters: bad})
+	refusal(t, err, "InvalidParameterValue", "'colour'")
+}
