@@ -156,6 +156,19 @@ func sandboxed(ctx context.Context, in, out string, argv ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "bwrap", append(args, argv...)...)
 }
 
+// CheckSandbox tells whether this host can run qemu-img in its sandbox, and what to do if it cannot.
+func CheckSandbox(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "berth-sandbox-")
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if out, err := sandboxed(ctx, os.DevNull, dir, "qemu-img", "--version").CombinedOutput(); err != nil {
+		return fmt.Errorf("image: qemu-img cannot be run in a sandbox on this host: %w: %s (on Debian: apt-get install bubblewrap qemu-utils; in a container, allow it to make namespaces)", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
 // percentages splits qemu-img's progress, "    (12.34/100%)\r", into its numbers.
 func percentages(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	open := bytes.IndexByte(data, '(')

@@ -102,6 +102,16 @@ func TestSandboxHidesTheHost(t *testing.T) {
 	}
 }
 
+func TestSandboxIsCheckedFirst(t *testing.T) {
+	if err := CheckSandbox(t.Context()); err != nil {
+		t.Error(err)
+	}
+	t.Setenv("PATH", t.TempDir())
+	if err := CheckSandbox(t.Context()); err == nil || !strings.Contains(err.Error(), "apt-get install bubblewrap") {
+		t.Errorf("without bwrap: %v", err)
+	}
+}
+
 func TestWhatCannotBeImported(t *testing.T) {
 	write := func(name, content string) string {
 		path := filepath.Join(t.TempDir(), name)
