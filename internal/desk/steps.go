@@ -174,11 +174,11 @@ func (d *Desk) Steps(ctx context.Context) ([]console.Step, error) {
 // shownItems is how many things of a step are shown, newest first; the summary counts all.
 const shownItems = 20
 
-// newest reads the newest records of a table and how many there are.
-func newest[R any](ctx context.Context, d *Desk, order string, where ...any) (rs []R, n int64, err error) {
+// newest reads the newest records of a table, those of a condition ("": all), and how many there are.
+func newest[R any](ctx context.Context, d *Desk, order, where string) (rs []R, n int64, err error) {
 	q := d.db.NewSelect().Model(&rs).OrderExpr(order).Limit(shownItems)
-	if len(where) > 0 {
-		q.Where(where[0].(string), where[1:]...)
+	if where != "" {
+		q.Where(where)
 	}
 	n, err = q.ScanAndCount(ctx)
 	if err != nil {
@@ -197,7 +197,7 @@ func counted(n int64, one, several string) string {
 
 func (d *Desk) accountStep(ctx context.Context) (console.Step, error) {
 	s := console.Step{State: console.ToDo, Summary: "Choose a management network (ListAvailableManagementCidrRanges) and enable BYOL with it (ModifyAccount), once."}
-	rs, _, err := newest[modificationRecord](ctx, d, "started_at DESC, id")
+	rs, _, err := newest[modificationRecord](ctx, d, "started_at DESC, id", "")
 	if err != nil {
 		return s, err
 	}
@@ -315,7 +315,7 @@ func sizeText(n int64) string {
 
 func (d *Desk) importStep(ctx context.Context) (console.Step, error) {
 	s := console.Step{State: console.ToDo, Summary: "Import the upload as an AMI (ImportImage)."}
-	rs, _, err := newest[importRecord](ctx, d, "created_at DESC, id")
+	rs, _, err := newest[importRecord](ctx, d, "created_at DESC, id", "")
 	if err != nil {
 		return s, err
 	}
@@ -343,7 +343,7 @@ func (d *Desk) importStep(ctx context.Context) (console.Step, error) {
 
 func (d *Desk) imageStep(ctx context.Context) (console.Step, error) {
 	s := console.Step{State: console.ToDo, Summary: "Make an image of the AMI (ImportWorkspaceImage)."}
-	rs, n, err := newest[workspaceImageRecord](ctx, d, "created_at DESC, id")
+	rs, n, err := newest[workspaceImageRecord](ctx, d, "created_at DESC, id", "")
 	if err != nil || n == 0 {
 		return s, err
 	}
@@ -373,7 +373,7 @@ func (d *Desk) imageStep(ctx context.Context) (console.Step, error) {
 
 func (d *Desk) bundleStep(ctx context.Context) (console.Step, error) {
 	s := console.Step{State: console.ToDo, Summary: "Make a bundle: the image with hardware and volumes (CreateWorkspaceBundle)."}
-	rs, n, err := newest[bundleRecord](ctx, d, "created_at DESC, id")
+	rs, n, err := newest[bundleRecord](ctx, d, "created_at DESC, id", "")
 	if err != nil || n == 0 {
 		return s, err
 	}
@@ -423,7 +423,7 @@ func (d *Desk) directoryStep(ctx context.Context) (console.Step, error) {
 
 func (d *Desk) workspaceStep(ctx context.Context) (console.Step, error) {
 	s := console.Step{State: console.ToDo, Summary: "Launch a WorkSpace for a user of the directory (CreateWorkspaces)."}
-	rs, n, err := newest[workspaceRecord](ctx, d, "created_at DESC, id")
+	rs, n, err := newest[workspaceRecord](ctx, d, "created_at DESC, id", "")
 	if err != nil || n == 0 {
 		return s, err
 	}
