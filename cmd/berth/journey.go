@@ -205,15 +205,19 @@ func (j *journey) check(ctx context.Context, say func(string)) (string, error) {
 func (j *journey) key() string { return j.tag + "/" + filepath.Base(j.vm) }
 
 func (j *journey) importImage(ctx context.Context, say func(string)) (string, error) {
-	form := func() url.Values {
-		return url.Values{"ClientToken": {"berth-up-" + j.tag}, "Description": {filepath.Base(j.vm)}, "LicenseType": {"BYOL"},
-			"DiskContainer.1.UserBucket.S3Bucket": {bucket}, "DiskContainer.1.UserBucket.S3Key": {j.key()}}
+	id := ""
+	for try := 1; id == ""; try++ { // the token of an import that failed in an earlier run is used up
+		var task desk.ImportImageOutput
+		if err := j.call(ctx, func(c *client) error {
+			return c.ec2(ctx, "ImportImage", url.Values{"ClientToken": {fmt.Sprintf("berth-up-%s-%d", j.tag, try)}, "Description": {filepath.Base(j.vm)}, "LicenseType": {"BYOL"},
+				"DiskContainer.1.UserBucket.S3Bucket": {bucket}, "DiskContainer.1.UserBucket.S3Key": {j.key()}}, &task)
+		}); err != nil {
+			return "", err
+		}
+		if aws.ToString(task.Status) != "deleted" {
+			id = aws.ToString(task.ImportTaskID)
+		}
 	}
-	var task desk.ImportImageOutput
-	if err := j.call(ctx, func(c *client) error { return c.ec2(ctx, "ImportImage", form(), &task) }); err != nil {
-		return "", err
-	}
-	id := aws.ToString(task.ImportTaskID)
 	err := j.poll(ctx, func(c *client) (bool, error) {
 		var out desk.DescribeImportImageTasksOutput
 		if err := c.ec2(ctx, "DescribeImportImageTasks", url.Values{"ImportTaskId.1": {id}}, &out); err != nil {
@@ -238,11 +242,17 @@ func (j *journey) importImage(ctx context.Context, say func(string)) (string, er
 
 func (j *journey) ingest(ctx context.Context, say func(string)) (string, error) {
 	name := "byol-" + j.tag
+	first := true
 	err := j.poll(ctx, func(c *client) (bool, error) {
 		im, err := j.findImage(ctx, c, name)
 		if err != nil {
 			return false, err
 		}
+		if first && im != nil && im.State == types.WorkspaceImageStateError { // of an earlier run
+			_, err := c.workspaces.DeleteWorkspaceImage(ctx, &workspaces.DeleteWorkspaceImageInput{ImageId: im.ImageId})
+			return false, err
+		}
+		first = false
 		if im == nil {
 			in := &workspaces.ImportWorkspaceImageInput{Ec2ImageId: aws.String(j.ami), ImageName: aws.String(name), ImageDescription: aws.String("Made by berth up"), IngestionProcess: types.WorkspaceImageIngestionProcessByolRegular}
 			if j.office != "" {
@@ -382,11 +392,17 @@ func (j *journey) desktop(ctx context.Context, c *client) (*types.Workspace, err
 }
 
 func (j *journey) launch(ctx context.Context, say func(string)) (string, error) {
+	first := true
 	err := j.poll(ctx, func(c *client) (bool, error) {
 		w, err := j.desktop(ctx, c)
 		if err != nil {
 			return false, err
 		}
+		if first && w != nil && w.State == types.WorkspaceStateError { // of an earlier run
+			_, err := c.workspaces.TerminateWorkspaces(ctx, &workspaces.TerminateWorkspacesInput{TerminateWorkspaceRequests: []types.TerminateRequest{{WorkspaceId: w.WorkspaceId}}})
+			return false, err
+		}
+		first = false
 		if w == nil {
 			out, err := c.workspaces.CreateWorkspaces(ctx, &workspaces.CreateWorkspacesInput{Workspaces: []types.WorkspaceRequest{{DirectoryId: aws.String(j.directory), UserName: aws.String(j.user), BundleId: aws.String(j.bundle)}}})
 			if err == nil && len(out.FailedRequests) > 0 && aws.ToString(out.FailedRequests[0].ErrorCode) != "ResourceExists.WorkSpace" {
