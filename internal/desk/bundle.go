@@ -77,9 +77,10 @@ func checkVolumes(c types.Compute, root, user int) error {
 
 // CreateWorkspaceBundle makes a bundle of an image that is AVAILABLE.
 func (d *Desk) CreateWorkspaceBundle(ctx context.Context, in *workspaces.CreateWorkspaceBundleInput) (*workspaces.CreateWorkspaceBundleOutput, error) {
+	gone := &types.ResourceNotFoundException{Message: aws.String("The image " + aws.ToString(in.ImageId) + " does not exist."), ResourceId: in.ImageId}
 	im, err := d.workspaceImage(ctx, aws.ToString(in.ImageId))
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, &types.ResourceNotFoundException{Message: aws.String("The image " + aws.ToString(in.ImageId) + " does not exist."), ResourceId: in.ImageId}
+		return nil, gone
 	}
 	if err != nil {
 		return nil, err
@@ -114,6 +115,11 @@ func (d *Desk) CreateWorkspaceBundle(ctx context.Context, in *workspaces.CreateW
 	r := &bundleRecord{ID: d.workspacesID("wsb-"), Name: aws.ToString(in.BundleName), Description: aws.ToString(in.BundleDescription), ImageID: im.ID,
 		ComputeType: string(compute), RootGiB: root, UserGiB: user, CreatedAt: d.now(), UpdatedAt: d.now()}
 	err = d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if ok, err := hold(ctx, tx, (*workspaceImageRecord)(nil), "id", im.ID); err != nil {
+			return err
+		} else if !ok {
+			return gone
+		}
 		if n, err := tx.NewSelect().Model((*bundleRecord)(nil)).Count(ctx); err != nil {
 			return err
 		} else if n >= maxBundles {
@@ -188,21 +194,20 @@ func (d *Desk) DescribeWorkspaceBundles(ctx context.Context, in *workspaces.Desc
 func (d *Desk) DeleteWorkspaceBundle(ctx context.Context, in *workspaces.DeleteWorkspaceBundleInput) (*workspaces.DeleteWorkspaceBundleOutput, error) {
 	id := aws.ToString(in.BundleId)
 	return &workspaces.DeleteWorkspaceBundleOutput{}, d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if ok, err := hold(ctx, tx, (*bundleRecord)(nil), "id", id); err != nil {
+			return err
+		} else if !ok {
+			return &types.ResourceNotFoundException{Message: aws.String("The bundle " + id + " does not exist."), ResourceId: in.BundleId}
+		}
 		if n, err := tx.NewSelect().Model((*workspaceRecord)(nil)).Where("bundle_id = ?", id).Count(ctx); err != nil {
 			return err
 		} else if n > 0 {
 			return &types.ResourceAssociatedException{Message: aws.String(fmt.Sprintf("The bundle %s is used by %d WorkSpaces.", id, n))}
 		}
-		res, err := tx.NewDelete().Model((*bundleRecord)(nil)).Where("id = ?", id).Exec(ctx)
-		if err != nil {
+		if _, err := tx.NewDelete().Model((*bundleRecord)(nil)).Where("id = ?", id).Exec(ctx); err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil {
-			return err
-		} else if n == 0 {
-			return &types.ResourceNotFoundException{Message: aws.String("The bundle " + id + " does not exist."), ResourceId: in.BundleId}
-		}
-		_, err = tx.NewDelete().Model((*tagRecord)(nil)).Where("resource_id = ?", id).Exec(ctx)
+		_, err := tx.NewDelete().Model((*tagRecord)(nil)).Where("resource_id = ?", id).Exec(ctx)
 		return err
 	})
 }

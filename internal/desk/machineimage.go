@@ -306,22 +306,30 @@ func (e *EC2) DeregisterImage(ctx context.Context, in *DeregisterImageInput) (*D
 	if err != nil {
 		return nil, err
 	}
-	n, err := d.db.NewSelect().Model((*workspaceImageRecord)(nil)).Where("machine_image_id = ? AND state = ?", r.ID, imagePending).Count(ctx)
+	withSnapshot := aws.ToBool(in.DeleteAssociatedSnapshots)
+	err = d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if ok, err := hold(ctx, tx, (*machineImageRecord)(nil), "id", r.ID); err != nil {
+			return err
+		} else if !ok {
+			return noImage(r.ID)
+		}
+		if n, err := tx.NewSelect().Model((*workspaceImageRecord)(nil)).Where("machine_image_id = ? AND state = ?", r.ID, imagePending).Count(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		} else if n > 0 {
+			return ec2Error("InvalidAMIID.Unavailable", "The image %s is being made into a WorkSpaces image; wait until that has ended.", r.ID)
+		}
+		if _, err := tx.NewDelete().Model(r).WherePK().Exec(ctx); err != nil || !withSnapshot {
+			return err
+		}
+		_, err := tx.NewDelete().Model((*snapshotRecord)(nil)).Where("id = ?", r.SnapshotID).Exec(ctx)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("desk: %w", err)
-	}
-	if n > 0 {
-		return nil, ec2Error("InvalidAMIID.Unavailable", "The image %s is being made into a WorkSpaces image; wait until that has ended.", r.ID)
-	}
-	if _, err := d.db.NewDelete().Model(r).WherePK().Exec(ctx); err != nil {
-		return nil, fmt.Errorf("desk: %w", err)
+		return nil, err
 	}
 	out := &DeregisterImageOutput{Return: true}
-	if aws.ToBool(in.DeleteAssociatedSnapshots) {
-		// The row goes first: a file without a row is swept away at the next start, a row without a file would be a lie.
-		if _, err := d.db.NewDelete().Model((*snapshotRecord)(nil)).Where("id = ?", r.SnapshotID).Exec(ctx); err != nil {
-			return nil, fmt.Errorf("desk: %w", err)
-		}
+	if withSnapshot {
+		// The row went first: a file without a row is swept away at the next start, a row without a file would be a lie.
 		if err := removeIfThere(d.snapshotFile(r.SnapshotID)); err != nil {
 			return nil, err
 		}

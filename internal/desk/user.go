@@ -4,10 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
+	"github.com/uptrace/bun"
 
 	"berth/internal/awsapi"
 	"berth/internal/directory"
@@ -100,13 +103,28 @@ type DeleteUserInput struct {
 // DeleteUserOutput is empty.
 type DeleteUserOutput struct{}
 
-// DeleteUser removes a user. A WorkSpace of the user's stays, and nobody can sign in to it.
+// DeleteUser removes a user who has no WorkSpace: the next one of the same name would find it.
 func (b *Berth) DeleteUser(ctx context.Context, in *DeleteUserInput) (*DeleteUserOutput, error) {
 	dom, err := b.domain(ctx, in.DirectoryId)
 	if err != nil {
 		return nil, err
 	}
-	return &DeleteUserOutput{}, refuseUser(dom.Delete(ctx, aws.ToString(in.UserName)), in.UserName)
+	name := aws.ToString(in.UserName)
+	err = b.d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		// As long as it is held, CreateWorkspaces waits.
+		if _, err := hold(ctx, tx, (*registrationRecord)(nil), "directory_id", aws.ToString(in.DirectoryId)); err != nil {
+			return err
+		}
+		n, err := tx.NewSelect().Model((*workspaceRecord)(nil)).Where("directory_id = ? AND user_name = ? AND state <> ?", aws.ToString(in.DirectoryId), strings.ToLower(name), workspaceTerminated).Count(ctx)
+		if err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		if n > 0 {
+			return &types.ResourceAssociatedException{Message: aws.String("The user " + name + " has a WorkSpace. Terminate it first.")}
+		}
+		return dom.In(tx).Delete(ctx, name)
+	})
+	return &DeleteUserOutput{}, refuseUser(err, in.UserName)
 }
 
 // domain finds a directory by a request's id.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
+	"github.com/uptrace/bun"
 )
 
 // invalid is the refusal of a parameter's value.
@@ -48,6 +49,17 @@ func paginate[T any](all []T, limit int32, most int, token *string, key func(T) 
 	}
 	all = all[:limit]
 	return all, aws.String(base64.RawURLEncoding.EncodeToString([]byte(key(all[limit-1])))), nil
+}
+
+// hold locks the row of a table that has an id, until the transaction ends, and tells whether there is one. An update that
+// changes nothing is a lock that both databases have.
+func hold(ctx context.Context, tx bun.Tx, model any, column, id string) (bool, error) {
+	res, err := tx.NewUpdate().Model(model).Set("? = ?", bun.Ident(column), bun.Ident(column)).Where("? = ?", bun.Ident(column), id).Exec(ctx)
+	if err != nil {
+		return false, fmt.Errorf("desk: %w", err)
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
 }
 
 // sleepUntil waits for a time by the given clock, or for ctx.

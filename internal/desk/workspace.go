@@ -131,7 +131,7 @@ func (d *Desk) bundle(ctx context.Context, id string) (*bundleRecord, error) {
 	var r bundleRecord
 	err := d.db.NewSelect().Model(&r).Where("id = ?", id).Scan(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, refused("ResourceNotFound.Bundle", "The bundle %s does not exist.", id)
+		return nil, noBundle(id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("desk: bundle %s: %w", id, err)
@@ -139,11 +139,19 @@ func (d *Desk) bundle(ctx context.Context, id string) (*bundleRecord, error) {
 	return &r, nil
 }
 
+func noBundle(id string) error {
+	return refused("ResourceNotFound.Bundle", "The bundle %s does not exist.", id)
+}
+
 // admit holds a new WorkSpace against its directory: registered, dedicated (all bundles here are of BYOL images), and the
-// user in it. Within the transaction it keeps the directory from being deregistered meanwhile.
+// user in it. Within the transaction it keeps the directory from being deregistered meanwhile, and the bundle from being deleted.
 func (d *Desk) admit(ctx context.Context, tx bun.Tx, r *workspaceRecord, user string) error {
-	// An update that changes nothing is a lock that both databases have.
-	if _, err := tx.NewUpdate().Model((*registrationRecord)(nil)).Set("state = state").Where("directory_id = ?", r.DirectoryID).Exec(ctx); err != nil {
+	if ok, err := hold(ctx, tx, (*bundleRecord)(nil), "id", r.BundleID); err != nil {
+		return err
+	} else if !ok {
+		return noBundle(r.BundleID)
+	}
+	if _, err := hold(ctx, tx, (*registrationRecord)(nil), "directory_id", r.DirectoryID); err != nil {
 		return err
 	}
 	var reg registrationRecord
@@ -176,6 +184,9 @@ func (r *workspaceRecord) configure(p *types.WorkspaceProperties, imageGiB int64
 		return nil
 	}
 	if p.ComputeTypeName != "" {
+		if computeTypes[p.ComputeTypeName].gpu != computeTypes[types.Compute(r.ComputeType)].gpu {
+			return invalid("The compute type %s does not go with an image of a %s bundle.", p.ComputeTypeName, r.ComputeType)
+		}
 		r.ComputeType = string(p.ComputeTypeName)
 	}
 	if p.RootVolumeSizeGib != nil {

@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,8 @@ func (f *fixture) launched() (id string) {
 	f.reaches(x, workspaceAvailable)
 	return desktopID(f.Desk)
 }
+
+var errTest = errors.New("the test wants it so")
 
 // lateList is a driver whose List, when it is held, tells what it saw only after a while.
 type lateList struct {

@@ -2,7 +2,6 @@ package desk
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,6 +104,11 @@ func (d *Desk) ImportWorkspaceImage(ctx context.Context, in *workspaces.ImportWo
 		} else if n >= maxImages {
 			return &types.ResourceLimitExceededException{Message: aws.String(fmt.Sprintf("You have reached the limit of %d images in this Region.", maxImages))}
 		}
+		if ok, err := hold(ctx, tx, (*machineImageRecord)(nil), "id", ami.ID); err != nil {
+			return err
+		} else if !ok {
+			return &types.ResourceNotFoundException{Message: aws.String(message(noImage(ami.ID))), ResourceId: in.Ec2ImageId}
+		}
 		res, err := tx.NewInsert().Model(r).On("CONFLICT (name) DO NOTHING").Exec(ctx)
 		if err != nil {
 			return err
@@ -189,39 +193,46 @@ func (d *Desk) workspaceImageView(r *workspaceImageRecord) types.WorkspaceImage 
 // DeleteWorkspaceImage removes an image that no bundle uses.
 func (d *Desk) DeleteWorkspaceImage(ctx context.Context, in *workspaces.DeleteWorkspaceImageInput) (*workspaces.DeleteWorkspaceImageOutput, error) {
 	id := aws.ToString(in.ImageId)
-	r, err := d.workspaceImage(ctx, id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return &workspaces.DeleteWorkspaceImageOutput{}, nil // the service model has no exception for it
-	}
+	err := d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if ok, err := hold(ctx, tx, (*workspaceImageRecord)(nil), "id", id); err != nil || !ok {
+			return err // the service model has no exception for one that does not exist
+		}
+		var r workspaceImageRecord
+		if err := tx.NewSelect().Model(&r).Where("id = ?", id).Scan(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		if r.State == imagePending {
+			return &types.InvalidResourceStateException{Message: aws.String("The image " + id + " is being created. Wait until it is AVAILABLE or in ERROR.")}
+		}
+		for _, user := range []struct{ table, what string }{{"bundles", "bundle"}, {"workspaces", "WorkSpace"}} {
+			var using []string
+			q := tx.NewSelect().Table(user.table).Column("id").Where("image_id = ?", id).Limit(1)
+			if user.table == "workspaces" {
+				q.Where("state <> ?", types.WorkspaceStateTerminated)
+			}
+			if err := q.Scan(ctx, &using); err != nil {
+				return fmt.Errorf("desk: %w", err)
+			}
+			if len(using) > 0 {
+				return &types.ResourceAssociatedException{Message: aws.String(fmt.Sprintf("The image %s is used by the %s %s.", id, user.what, using[0]))}
+			}
+		}
+		if _, err := tx.NewDelete().Model((*tagRecord)(nil)).Where("resource_id = ?", id).Exec(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		if _, err := tx.NewDelete().Model(&r).WherePK().Exec(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		// The driver's comes last, while nobody can make a bundle of it. Should the service die here, the image is still there at
+		// the next start, and is handed to the driver again.
+		err := d.cfg.Driver.DeleteImage(ctx, id)
+		if errors.Is(err, compute.ErrInUse) {
+			return &types.ResourceAssociatedException{Message: aws.String("The image " + id + " is used by a machine that is being terminated. Try again when it has gone.")}
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
-	}
-	if r.State == imagePending {
-		return nil, &types.InvalidResourceStateException{Message: aws.String("The image " + id + " is being created. Wait until it is AVAILABLE or in ERROR.")}
-	}
-	for _, user := range []struct{ table, what string }{{"bundles", "bundle"}, {"workspaces", "WorkSpace"}} {
-		var using []string
-		q := d.db.NewSelect().Table(user.table).Column("id").Where("image_id = ?", id).Limit(1)
-		if user.table == "workspaces" {
-			q.Where("state <> ?", types.WorkspaceStateTerminated)
-		}
-		if err := q.Scan(ctx, &using); err != nil {
-			return nil, fmt.Errorf("desk: %w", err)
-		}
-		if len(using) > 0 {
-			return nil, &types.ResourceAssociatedException{Message: aws.String(fmt.Sprintf("The image %s is used by the %s %s.", id, user.what, using[0]))}
-		}
-	}
-	if err := d.cfg.Driver.DeleteImage(ctx, id); errors.Is(err, compute.ErrInUse) {
-		return nil, &types.ResourceAssociatedException{Message: aws.String("The image " + id + " is used by a machine that is being terminated. Try again when it has gone.")}
-	} else if err != nil {
-		return nil, fmt.Errorf("desk: %w", err)
-	}
-	if _, err := d.db.NewDelete().Model(r).WherePK().Exec(ctx); err != nil {
-		return nil, fmt.Errorf("desk: %w", err)
-	}
-	if _, err := d.db.NewDelete().Model((*tagRecord)(nil)).Where("resource_id = ?", id).Exec(ctx); err != nil {
-		return nil, fmt.Errorf("desk: %w", err)
 	}
 	return &workspaces.DeleteWorkspaceImageOutput{}, removeIfThere(d.imageFile(id))
 }
@@ -285,14 +296,18 @@ func (d *Desk) shareWithService(ctx context.Context, id string) error {
 		return err
 	}
 	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		n, err := tx.NewSelect().Model((*launchPermissionRecord)(nil)).Where("image_id = ? AND user_id = ?", r.MachineImageID, serviceAccount).Count(ctx)
-		if err != nil || n > 0 {
+		if ok, err := hold(ctx, tx, (*machineImageRecord)(nil), "id", r.MachineImageID); err != nil {
+			return err
+		} else if !ok {
+			return &failure{Code: "InvalidAMIID.NotFound", Message: "The AMI " + r.MachineImageID + " has been deregistered."}
+		}
+		given, err := tx.NewSelect().Model((*launchPermissionRecord)(nil)).Where("image_id = ? AND user_id = ?", r.MachineImageID, serviceAccount).Count(ctx)
+		if err != nil {
 			return err
 		}
-		if n, err := tx.NewSelect().Model((*machineImageRecord)(nil)).Where("id = ?", r.MachineImageID).Count(ctx); err != nil {
+		ours, err := tx.NewSelect().Model((*workspaceImageRecord)(nil)).Where("machine_image_id = ? AND shared_by_us", r.MachineImageID).Count(ctx)
+		if err != nil || given > 0 && ours == 0 {
 			return err
-		} else if n == 0 {
-			return &failure{Code: "InvalidAMIID.NotFound", Message: "The AMI " + r.MachineImageID + " has been deregistered."}
 		}
 		if err := share(ctx, tx, r.MachineImageID, serviceAccount); err != nil {
 			return err
@@ -302,26 +317,24 @@ func (d *Desk) shareWithService(ctx context.Context, id string) error {
 	})
 }
 
-// unshare takes back what shareWithService gave.
+// unshare takes back what shareWithService gave, when no other image is in the making from the same AMI.
 func (d *Desk) unshare(ctx context.Context, id string) error {
 	r, err := d.workspaceImage(ctx, id)
 	if err != nil || !r.SharedByUs {
 		return err
 	}
 	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		// Another image may be in the making from the same AMI.
-		others, err := tx.NewSelect().Model((*workspaceImageRecord)(nil)).Where("machine_image_id = ? AND state = ? AND id <> ?", r.MachineImageID, imagePending, id).Count(ctx)
-		if err != nil {
+		if _, err := hold(ctx, tx, (*machineImageRecord)(nil), "id", r.MachineImageID); err != nil {
 			return err
 		}
-		if others == 0 {
-			if _, err := tx.NewDelete().Model((*launchPermissionRecord)(nil)).Where("image_id = ? AND user_id = ?", r.MachineImageID, serviceAccount).Exec(ctx); err != nil {
-				return err
-			}
-		} else if _, err := tx.NewUpdate().Model((*workspaceImageRecord)(nil)).Set("shared_by_us = ?", true).Where("machine_image_id = ? AND state = ? AND id <> ?", r.MachineImageID, imagePending, id).Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model(r).Set("shared_by_us = ?", false).WherePK().Exec(ctx); err != nil {
 			return err
 		}
-		_, err = tx.NewUpdate().Model(r).Set("shared_by_us = ?", false).WherePK().Exec(ctx)
+		others, err := tx.NewSelect().Model((*workspaceImageRecord)(nil)).Where("machine_image_id = ? AND shared_by_us", r.MachineImageID).Count(ctx)
+		if err != nil || others > 0 {
+			return err
+		}
+		_, err = tx.NewDelete().Model((*launchPermissionRecord)(nil)).Where("image_id = ? AND user_id = ?", r.MachineImageID, serviceAccount).Exec(ctx)
 		return err
 	})
 }
@@ -366,7 +379,7 @@ func (d *Desk) ensureImages(ctx context.Context) error {
 	}
 	for _, id := range ids {
 		if err := d.cfg.Driver.EnsureImage(ctx, id, d.imageFile(id)); err != nil {
-			return fmt.Errorf("desk: image %s: %w", id, err)
+			d.log.Error("an image cannot be used", "image", id, "err", err) // the others can
 		}
 	}
 	return nil
