@@ -17,6 +17,7 @@ import (
 
 	"berth/internal/check"
 	"berth/internal/disk"
+	"berth/internal/image"
 	"berth/internal/phony"
 )
 
@@ -32,6 +33,9 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the service: WorkSpaces, EC2 image import, S3 and STS on one address."`
 	Check   checkCmd   `cmd:"" help:"Say whether an exported Windows VM is fit to become a WorkSpaces image."`
 	Inspect inspectCmd `cmd:"" help:"Say what is in an exported VM: disks, volumes, every Windows, and what is suspicious."`
+	Ls      lsCmd      `cmd:"" help:"List a folder inside an exported VM."`
+	Cat     catCmd     `cmd:"" help:"Print a file inside an exported VM, or copy it out."`
+	Reg     regCmd     `cmd:"" help:"Print a registry key inside an exported VM."`
 	Sample  sampleCmd  `cmd:"" help:"Make a sample of an exported VM, to try things out. It is not Windows."`
 	Admin   adminCmd   `cmd:"" help:"What AWS has no command for: directories, users, access keys, screenshots."`
 	Version versionCmd `cmd:"" help:"Print the version."`
@@ -76,7 +80,10 @@ func run(args []string) int {
 	case errors.As(err, &code):
 		return int(code)
 	default:
-		fmt.Fprintln(os.Stderr, "berth:", err)
+		// What an error quotes may come from a stranger's file.
+		for line := range strings.Lines("berth: " + err.Error()) {
+			fmt.Fprintln(os.Stderr, image.Printable(strings.TrimSuffix(line, "\n")))
+		}
 		return 2
 	}
 }

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"berth/internal/phony"
+	"berth/internal/windows/registry"
+	"berth/testdata/machines"
+)
+
+// strange are machines for looking inside.
+var strange = map[string]string{
+	"inside": `Two Windows, and names that a terminal must not see.
+-- machine --
+base = win10-2004-enterprise
+disk = 8GiB
+partition windows = size 5GiB ntfs label "First"
+partition other = size 2GiB ntfs label "Second"
+partition data = size rest ntfs label "Data"
+-- registry.reg --
+[HKEY_LOCAL_MACHINE\SOFTWARE\Strange]
+@="the default"
+"text"="back\\slash and \"quotes\""
+"binary"=hex:00,ff,1b
+"multi"=hex(7):61,00,00,00,62,00,00,00,00,00
+"qword"=hex(b):01,00,00,00,01,00,00,00
+"odd"=hex(1):41,00,42
+"type"=hex(3e8):01
+"escape"=hex(1):1b,00,5b,00,32,00,4a,00,00,00
+[HKEY_LOCAL_MACHINE\SOFTWARE\Strange\Below]
+"n"=dword:0000002a
+-- files --
+other:Windows/System32/ntoskrnl.exe = pe amd64
+other:second.txt = text "of the second"
+data:Projects/notes.txt = text "on another volume"
+strange/evil` + "\x1b[2J\u202e" + `.txt = text "a\x1b[2Jb\tc\r\n"
+strange/Grüße.txt = text "Grüße"
+strange/big = size 3MiB
+`,
+}
+
+// insideVM makes that machine's export.
+func insideVM(t *testing.T) string {
+	t.Helper()
+	base, err := fs.ReadFile(machines.FS, phony.Base+".txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := fstest.MapFS{phony.Base + ".txtar": {Data: base}}
+	for n, text := range strange {
+		files[n+".txtar"] = &fstest.MapFile{Data: []byte(text)}
+	}
+	m, err := phony.LoadFS(files, "inside")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "inside.ova")
+	if err := m.Export(t.Context(), path, "ova"); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// berth runs this program and returns what it printed and its exit code.
+func berth(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, args...)
+	cmd.Env = append(os.Environ(), asBerth+"=1")
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// TestBrowse looks into an export as people do, through the program itself.
+func TestBrowse(t *testing.T) {
+	vm := insideVM(t)
+	for _, c := range []struct {
+		args   string // $VM is the export
+		code   int
+		stdout string // exactly; where it begins with ~ what it contains
+		stderr string // what it contains
+	}{
+		{"ls $VM /strange", 0, "Grüße.txt\nbig\nevil\\x1b[2J\\u{202e}.txt\n", "Windows 1 of 2"},
+		{`ls $VM C:\STRANGE\big`, 0, "big\n", ""},
+		{`ls $VM c:`, 0, "~Documents and Settings@\nPerfLogs/\n", ""},
+		{"ls $VM ../../strange/../strange/big", 0, "big\n", ""},
+		{"ls -l $VM /strange/big", 0, "A             3145728  2020-09-22 09:30  big\n", ""},
+		{"ls -l $VM Users", 0, "~SH             <LINK>  2020-09-22 09:30  All Users@ -> \\??\\C:\\ProgramData\n", ""},
+		{"ls -o json $VM strange/big", 0, `{"path":"strange/big","name":"big","kind":"file","bytes":3145728,"modified":"2020-09-22T09:30:00Z","attributes":"A"}` + "\n", ""},
+		{"ls -o json $VM strange", 0, `~"name":"evil\u001b[2J\u202e.txt"`, ""},
+		{"ls -r --partition 4 $VM", 0, "~Projects/\nProjects/notes.txt\n", ""},
+		{"ls --partition 0:4 $VM Projects", 0, "notes.txt\n", ""},
+		{"ls --windows 2 $VM", 0, "Windows/\nsecond.txt\n", "Windows 2 of 2"},
+		{"ls --windows 3 $VM", 2, "", "there is no Windows 3"},
+		{"ls --windows 0 $VM", 2, "", "there is no Windows 0"},
+		{"ls --partition 9 $VM", 1, "", "partition 9"},
+		{"ls --partition x $VM", 2, "", "--partition"},
+		{`ls $VM D:\Projects`, 2, "", "only C: is known"},
+		{"ls $VM nothing", 1, "", "nothing"},
+		{"ls $VM Users/Default?User/Desktop", 2, "", "junction"},
+		{"cat $VM /strange/Grüße.txt", 0, "Grüße", ""},
+		{"cat --partition 4 $VM projects/NOTES.TXT", 0, "on another volume", ""},
+		{"cat $VM strange", 2, "", "is a folder"},
+		{"cat $VM strange/none", 1, "", "strange/none"},
+		{"cat $VM Users/Default?User", 2, "", "not followed"},
+		{`reg $VM HKLM\SOFTWARE\Strange`, 0, "HKEY_LOCAL_MACHINE\\SOFTWARE\\Strange\n" +
+			"    (Default)    REG_SZ    the default\n    text    REG_SZ    back\\slash and \"quotes\"\n    binary    REG_BINARY    00FF1B\n" +
+			"    multi    REG_MULTI_SZ    a\\0b\n    qword    REG_QWORD    0x100000001\n    odd    REG_SZ    410042\n    type    REG_TYPE_0x3e8    01\n" +
+			"    escape    REG_SZ    \\x1b[2J\n\nHKEY_LOCAL_MACHINE\\SOFTWARE\\Strange\\Below\n\n", ""},
+		{`reg $VM software\strange\below N`, 0, "HKEY_LOCAL_MACHINE\\SOFTWARE\\strange\\below\n    n    REG_DWORD    0x2a\n\n", ""},
+		{`reg $VM SOFTWARE\Strange @`, 0, "HKEY_LOCAL_MACHINE\\SOFTWARE\\Strange\n    (Default)    REG_SZ    the default\n\n", ""},
+		{`reg -r $VM SOFTWARE\Strange`, 0, "~Strange\\Below\n    n    REG_DWORD    0x2a\n", ""},
+		{`reg $VM HKLM\SYSTEM\CurrentControlSet\Services\storahci Start`, 0, "~Start    REG_DWORD    0x0\n", ""},
+		{`reg $VM HKU\.DEFAULT\Keyboard?Layout\Preload`, 0, "~    1    REG_SZ    00000409\n", ""},
+		{`reg $VM SAM\SAM\Domains\Account\Users\Names`, 0, "~Names\\WorkSpaces_BYOL\n", ""},
+		{`reg $VM HKLM\SECURITY\Policy`, 0, "~Policy\\PolRevision\n", ""},
+		{`reg $VM BCD\Description KeyName`, 0, "HKEY_LOCAL_MACHINE\\BCD00000000\\Description\n    KeyName    REG_SZ    BCD00000000\n\n", ""},
+		{`reg -o json $VM SOFTWARE\Strange\Below`, 0, `{"key":"HKEY_LOCAL_MACHINE\\SOFTWARE\\Strange\\Below","lastWrite":"2020-09-22T09:30:00Z","values":[{"name":"n","type":"REG_DWORD","data":42}],"subkeys":[]}` + "\n", ""},
+		{`reg --reg $VM SOFTWARE\Strange\Below`, 0, "Windows Registry Editor Version 5.00\r\n\r\n[HKEY_LOCAL_MACHINE\\SOFTWARE\\Strange\\Below]\r\n\"n\"=dword:0000002a\r\n", ""},
+		{`reg --reg -o json $VM SOFTWARE`, 2, "", "one of them"},
+		{`reg $VM HKCU\Software`, 2, "", "in no hive"},
+		{`reg $VM SYSTEM\nothing`, 1, "", "nothing"},
+		{`reg $VM SOFTWARE\Strange nothing`, 1, "", "nothing"},
+		{`reg --windows 2 $VM SYSTEM`, 2, "", "is missing"}, // not 1: its keys are not surely absent
+		{"inspect $VM", 0, "~Windows 2 of 2, on disk 0, partition 3", ""},
+		{"inspect --verify -o json $VM", 0, `~"integrity": "verified"`, ""},
+		{"inspect /etc/passwd", 2, "", "not a disk"},
+		{"ls /etc/passwd", 2, "", "not a disk"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			t.Parallel()
+			args := strings.Fields(c.args)
+			for i := range args {
+				args[i] = strings.ReplaceAll(strings.ReplaceAll(args[i], "$VM", vm), "?", " ")
+			}
+			stdout, stderr, code := berth(t, args...)
+			part, contains := strings.CutPrefix(c.stdout, "~")
+			if code != c.code || !contains && stdout != c.stdout || !strings.Contains(stdout, part) || !strings.Contains(stderr, c.stderr) {
+				t.Errorf("exit code %d\n%s\n%s", code, stdout, stderr)
+			}
+			if strings.ContainsAny(stdout+stderr, "\x1b\u202e") {
+				t.Errorf("a terminal would act on %q %q", stdout, stderr)
+			}
+			if code == 1 && strings.Count(strings.TrimSpace(stderr), "\n") > 1 {
+				t.Errorf("more than one line says that something is not there: %s", stderr)
+			}
+		})
+	}
+}
+
+func TestCatWritesFiles(t *testing.T) {
+	vm := insideVM(t)
+	out := filepath.Join(t.TempDir(), "SOFTWARE")
+	if stdout, stderr, code := berth(t, "cat", "-o", out, vm, "Windows/System32/config/SOFTWARE"); code != 0 || stdout != "" {
+		t.Fatalf("%d %s", code, stderr)
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := registry.Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := h.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.Open("Strange"); err != nil {
+		t.Error(err)
+	}
+	// A file that is there is not replaced, and a link is not followed.
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(t.TempDir(), "elsewhere"), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{out, link} {
+		if _, stderr, code := berth(t, "cat", "-o", to, vm, "Windows/win.ini"); code != 2 || !strings.Contains(stderr, "exists") {
+			t.Errorf("%s: %d %s", to, code, stderr)
+		}
+	}
+	if again, err := os.ReadFile(out); err != nil || !bytes.Equal(again, b) {
+		t.Error("the file was changed")
+	}
+	// To standard output, with nothing escaped.
+	if stdout, _, code := berth(t, "cat", "-o", "-", vm, "strange/evil\x1b[2J\u202e.txt"); code != 0 || stdout != "a\x1b[2Jb\tc\r\n" {
+		t.Errorf("%d %q", code, stdout)
+	}
+	// What the registry exports reads as what it was.
+	stdout, _, code := berth(t, "reg", "--reg", vm, `SOFTWARE\Strange`)
+	if code != 0 {
+		t.Error(code)
+	}
+	n, err := registry.Parse(stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := n.Key(`SOFTWARE\Strange`); k == nil || len(k.Values) != 8 || len(k.Keys) != 1 {
+		t.Errorf("%+v", k)
+	}
+}
+
+func TestTamer(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain\ttext\r\n": "plain\ttext\r\n", "\x1b[2J": `\x1b[2J`, "Grüße 日本 🙂": "Grüße 日本 🙂", "\u009b2J": `\xc2\x9b2J`, "\x9b2J": `\x9b2J`,
+		"a\rb": `a\x0db`, "\x7f": `\x7f`, "\xe6\x97x\xa5": "\xe6\x97x\\xa5", "\xff": `\xff`,
+	} {
+		var b bytes.Buffer
+		w := &tamer{w: &b}
+		for i := range len(in) { // in pieces, as they come
+			if in[i] == '\r' {
+				break
+			}
+			if _, err := w.Write([]byte(in[i : i+1])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !strings.Contains(in, "\r") && b.String() != want {
+			t.Errorf("%q in pieces: %q, want %q", in, b.String(), want)
+		}
+		b.Reset()
+		if _, err := (&tamer{w: &b}).Write([]byte(in)); err != nil || b.String() != want {
+			t.Errorf("%q: %q, want %q", in, b.String(), want)
+		}
+	}
+}
+
+func TestWriteJSON(t *testing.T) {
+	in := map[string]string{"a": "\x1b\u009b\u202e<&>é🙂\U000e0001"}
+	var b bytes.Buffer
+	if err := writeJSON(&b, in, ""); err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"a":"\u001b\u009b\u202e<&>é🙂\udb40\udc01"}` + "\n"; b.String() != want {
+		t.Errorf("%s, want %s", b.String(), want)
+	}
+	var out map[string]string
+	if err := json.Unmarshal(b.Bytes(), &out); err != nil || out["a"] != in["a"] {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+func TestInsidePath(t *testing.T) {
+	for in, want := range map[string]string{
+		"": ".", "/": ".", `\`: ".", "C:": ".", `c:\`: ".", `C:\Windows\System32`: "Windows/System32", "Windows//x/": "Windows/x", "../..": ".", `..\x`: "x", "a:b": "a:b",
+	} {
+		if got, err := insidePath(in); got != want || err != nil {
+			t.Errorf("%q: %q, %v", in, got, err)
+		}
+	}
+	if _, err := insidePath(`D:\x`); err == nil {
+		t.Error("D: is taken for C:")
+	}
+}
