@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"strings"
 
@@ -41,10 +40,7 @@ func (c inspectCmd) Run(ctx context.Context) error {
 		return err
 	}
 	if c.Output == "json" {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		return enc.Encode(i)
+		return writeJSON(os.Stdout, i, "  ")
 	}
 	return i.WriteText(os.Stdout)
 }

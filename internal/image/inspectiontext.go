@@ -395,14 +395,29 @@ func storage2text(f Fact[[]StorageDriver]) []string {
 	return lines
 }
 
+// network2text lists devices; the adapters that Windows makes up itself (WAN Miniport and the like) are only counted.
 func network2text(f Fact[[]NetworkAdapter]) []string {
-	return each(f, func(a NetworkAdapter) string {
+	if f.Value == nil {
+		return nil
+	}
+	var lines []string
+	made := 0
+	for _, a := range *f.Value {
+		bus, _, hasBus := strings.Cut(strings.ToLower(a.ComponentID), `\`)
+		if a.ComponentID != "" && (!hasBus || bus == "root" || strings.HasPrefix(bus, "{")) {
+			made++
+			continue
+		}
 		line := plain(a.Description)
 		if a.ComponentID != "" {
 			line += " (" + a.ComponentID + ")"
 		}
-		return line
-	})
+		lines = append(lines, line)
+	}
+	if made > 0 {
+		lines = append(lines, fmt.Sprintf("and %d that Windows makes up itself", made))
+	}
+	return lines
 }
 
 func support2text(f Fact[[]Support]) []string {
