@@ -91,7 +91,7 @@ func (c serveCmd) Run(ctx context.Context) error {
 	defer lock.Close()
 	log := c.logger()
 	// An old admin.json must not be taken for this process's.
-	if err := os.Remove(c.file("admin.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeAdmin(c.Data); err != nil {
 		return err
 	}
 	if err := image.CheckSandbox(ctx); err != nil {
@@ -206,6 +206,14 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// removeAdmin removes a data folder's admin.json, if there is one.
+func removeAdmin(data string) error {
+	if err := os.Remove(filepath.Join(data, "admin.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // writeAdmin writes admin.json, whole or not at all.
 func writeAdmin(path string, a adminFile) error {
 	b, err := json.MarshalIndent(a, "", "  ")
@@ -217,23 +225,6 @@ func writeAdmin(path string, a adminFile) error {
 		return err
 	}
 	return os.Rename(tmp, path)
-}
-
-// hostNetworks lists the networks that this host's interfaces are in, loopback left out.
-func hostNetworks() ([]netip.Prefix, error) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	var out []netip.Prefix
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil || !p.Addr().Is4() || p.Addr().IsLoopback() {
-			continue
-		}
-		out = append(out, p.Masked())
-	}
-	return out, nil
 }
 
 func newID() string { return uuid.NewString() }

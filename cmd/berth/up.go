@@ -100,6 +100,16 @@ func (c upCmd) serve(ctx context.Context) (*supervised, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Another service's answers must not be taken for this one's, nor what an earlier one has left.
+	lock, err := lockFolder(c.Data)
+	if err != nil {
+		return nil, err
+	}
+	err = removeAdmin(c.Data)
+	lock.Close()
+	if err != nil {
+		return nil, err
+	}
 	log, err := os.OpenFile(filepath.Join(c.Data, "service.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
