@@ -57,7 +57,11 @@ func (f *fake) Desktops(_ context.Context, u User) ([]Desktop, error) {
 }
 
 func (f *fake) Connect(_ context.Context, u User, id string) (net.Conn, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	switch {
+	case f.barred:
+		return nil, ErrSignIn
 	case u.Name != "ann":
 		return nil, ErrNoDesktop
 	case id == "ws-off":
@@ -364,6 +368,13 @@ func TestConnectRefuses(t *testing.T) {
 		t.Errorf("connecting without a websocket: %d", a.StatusCode)
 	}
 	s.gone(<-s.fake.screens)
+	s.fake.bar()
+	if _, status, err := s.dial("ws-runs"); err == nil || status != http.StatusUnauthorized {
+		t.Errorf("connecting after ann was removed: %d, %v", status, err)
+	}
+	if a := s.do("GET", "/desktop", nil); !strings.Contains(a.body, `name="code"`) {
+		t.Error("the session of a removed user is still there")
+	}
 }
 
 func TestRelay(t *testing.T) {

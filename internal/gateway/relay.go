@@ -46,6 +46,10 @@ func (g *gateway) connect(w http.ResponseWriter, r *http.Request) {
 	machine, err := g.Service.Connect(dial, x.Value.user, id)
 	cancel()
 	switch {
+	case errors.Is(err, ErrSignIn):
+		x.End()
+		http.Error(w, "Sign in first.", http.StatusUnauthorized)
+		return
 	case errors.Is(err, ErrNoDesktop):
 		http.Error(w, "You have no such WorkSpace.", http.StatusNotFound)
 		return
@@ -68,13 +72,12 @@ func (g *gateway) connect(w http.ResponseWriter, r *http.Request) {
 	log := g.Log.With("workspace", id, "user", x.Value.user.Name, "remote", remote(r))
 	log.Info("a desktop session begins")
 	begun := g.Now()
-	code, why := g.relay(r.Context(), ws, machine, x)
+	why := g.relay(r.Context(), ws, machine, x)
 	log.Info("a desktop session ended", "why", why, "took", g.Now().Sub(begun).Round(time.Second))
-	ws.Close(code, why)
 }
 
-// relay copies both ways until there is a reason to end, and says which.
-func (g *gateway) relay(ctx context.Context, ws *websocket.Conn, machine net.Conn, x *session) (websocket.StatusCode, string) {
+// relay copies both ways until there is a reason to end, tells the browser, and says which it was.
+func (g *gateway) relay(ctx context.Context, ws *websocket.Conn, machine net.Conn, x *session) (why string) {
 	ctx, cancel := context.WithCancel(ctx)
 	type reason struct {
 		code websocket.StatusCode
@@ -114,7 +117,7 @@ func (g *gateway) relay(ctx context.Context, ws *websocket.Conn, machine net.Con
 	for ; ended < parts; ended++ {
 		<-reasons
 	}
-	return first.code, first.text
+	return first.text
 }
 
 // toBrowser ends without an error when the machine's side ended.
