@@ -194,7 +194,9 @@ func (c *console) show(w http.ResponseWriter, status int, page string, v view) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	w.Write(b.Bytes()) // the browser may be gone: nobody to tell
+	if _, err := b.WriteTo(w); err != nil {
+		c.Log.Debug("a page was not sent whole", "page", page, "err", err)
+	}
 }
 
 // failed answers a failure of ours: logged here, not shown.

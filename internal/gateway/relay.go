@@ -66,7 +66,7 @@ func (g *gateway) connect(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // it has answered
 	}
-	defer ws.CloseNow()
+	defer func() { _ = ws.CloseNow() }() // it is closed already but after a panic
 	ws.SetReadLimit(largestMessage)
 	x.Used()
 	log := g.Log.With("workspace", id, "user", x.Value.user.Name, "remote", remote(r))
@@ -159,7 +159,9 @@ func toMachine(ctx context.Context, ws *websocket.Conn, machine net.Conn, x *ses
 				if c := buf[0]; first && (c == rfbKey || c == rfbPointer || c == rfbCut || c == rfbQEMU) {
 					x.Used()
 				}
-				machine.SetWriteDeadline(time.Now().Add(stuckAfter))
+				if err := machine.SetWriteDeadline(time.Now().Add(stuckAfter)); err != nil {
+					return err
+				}
 				if _, err := machine.Write(buf[:n]); err != nil {
 					return err
 				}
