@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"berth/internal/check"
 	"berth/internal/disk"
@@ -19,6 +20,10 @@ import (
 // ("OVA", "VMDK", …), or "". What is wrong with the file comes as a *Failure.
 func Open(path, format string) (*Upload, error) {
 	env, err := disk.OpenFile(path, disk.Options{Format: format})
+	var r *disk.Refusal
+	if format != "" && !strings.EqualFold(format, "RAW") && errors.As(err, &r) && r.Reason == disk.NotADisk {
+		return nil, &Failure{fmt.Sprintf("ClientError: Disk validation failed [Unsupported %s File Format: %s]", strings.ToUpper(format), r.Error())}
+	}
 	if err != nil {
 		return nil, failureOf(err)
 	}
@@ -38,8 +43,17 @@ type Upload struct {
 // Disk is the upload's only disk.
 func (u *Upload) Disk() disk.Disk { return u.Disks[0] }
 
-// Verify reads the whole file and holds it against the digests that it brings along; a file without any is taken as it is.
+// Verify sees that all of the disk is in the file, which may have been cut off on its way, then reads the whole file and
+// holds it against the digests that it brings along; a file without any is taken as it is.
 func (u *Upload) Verify(ctx context.Context) error {
+	for _, err := range u.Disk().Extents() {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return failureOf(err)
+		}
+	}
 	if err := u.Envelope.Verify(ctx); err != nil && !errors.Is(err, disk.ErrNoManifest) {
 		return failureOf(err)
 	}
