@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -206,6 +207,8 @@ type request struct {
 	header  http.Header
 	service string    // what it is signed for; "" sends it without a signature
 	at      time.Time // when it was signed; default now
+
+	signedBody string // the body that it was signed with; default body
 }
 
 // target is a request of the WorkSpaces protocol.
@@ -230,7 +233,7 @@ func (c *client) send(t *testing.T, r request) (answer []byte, err error) {
 		r.at = time.Now()
 	}
 	if r.service != "" {
-		sum := sha256.Sum256([]byte(r.body))
+		sum := sha256.Sum256([]byte(cmp.Or(r.signedBody, r.body)))
 		if err := v4.NewSigner().SignHTTP(t.Context(), c.credentials(), req, hex.EncodeToString(sum[:]), r.service, c.Region, r.at); err != nil {
 			t.Fatal(err)
 		}
