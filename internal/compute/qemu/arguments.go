@@ -40,7 +40,11 @@ type hardware struct {
 func arguments(h hardware) []string {
 	machine := "q35,vmport=off,hpet=off"
 	var firmware []string
-	if h.uefi != "" {
+	if h.uefi == "" {
+		// SeaBIOS would go through system management mode for its drivers. Under software emulation QEMU 7.2 can then run what a
+		// guest has drawn on the screen's memory in place of the BIOS's code there, and the guest hangs.
+		machine += ",smm=off"
+	} else {
 		machine += ",pflash0=code,pflash1=vars"
 		firmware = []string{
 			"-blockdev", blockdev(map[string]any{
@@ -69,7 +73,8 @@ func arguments(h hardware) []string {
 		"-chardev", "socket,id=qmp,path=" + monitorSocket + ",server=on,wait=off", "-mon", "chardev=qmp,mode=control",
 		"-device", "VGA,vgamem_mb=16",
 		"-vnc", "unix:" + displaySocket + ",share=force-shared",
-		"-device", "qemu-xhci,id=usb", "-device", "usb-kbd,bus=usb.0", "-device", "usb-tablet,bus=usb.0",
+		// The keyboard is the board's own (PS/2): with a USB one QEMU sends it all keys, and a BIOS guest sees none of them.
+		"-device", "qemu-xhci,id=usb", "-device", "usb-tablet,bus=usb.0",
 		// restrict: the guest reaches neither this host nor anything beyond it.
 		"-netdev", "user,id=net0,restrict=on", "-device", "e1000e,netdev=net0,romfile=,mac=" + mac(h.id),
 	}
