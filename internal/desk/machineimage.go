@@ -115,11 +115,12 @@ func (d *Desk) ec2Image(ctx context.Context, r *machineImageRecord) (EC2Image, e
 	if err != nil {
 		return EC2Image{}, err
 	}
+	// EC2 knows the hypervisors ovm and xen alone, and says xen of its KVM machines too: typed clients know no other.
 	return EC2Image{
 		ImageID: aws.String(r.ID), ImageLocation: aws.String(d.cfg.AccountID + "/" + r.Name), ImageState: aws.String("available"),
 		ImageOwnerID: aws.String(d.cfg.AccountID), CreationDate: aws.Time(r.CreatedAt), Architecture: aws.String(r.Architecture), ImageType: aws.String("machine"),
 		Platform: aws.String("windows"), PlatformDetails: aws.String("Windows BYOL"), UsageOperation: aws.String("RunInstances:0800"),
-		BlockDeviceMappings: blocks, Description: optional(r.Description), Hypervisor: aws.String("kvm"), Name: aws.String(r.Name),
+		BlockDeviceMappings: blocks, Description: optional(r.Description), Hypervisor: aws.String("xen"), Name: aws.String(r.Name),
 		RootDeviceName: aws.String("/dev/sda1"), RootDeviceType: aws.String("ebs"), VirtualizationType: aws.String("hvm"), BootMode: optional(r.BootMode), Tags: tags,
 	}, nil
 }
