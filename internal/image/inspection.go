@@ -251,8 +251,11 @@ func NewInspection(ctx context.Context, env *disk.Envelope, opt InspectionOption
 	if found.NoWindows != nil {
 		i.NoWindows = found.NoWindows.Error()
 	}
+	if err := ctx.Err(); err != nil { // what Collect left out is not unknown
+		return nil, err
+	}
 	i.suspect(found)
-	return i, ctx.Err()
+	return i, nil
 }
 
 // verify compares the file with its manifest if it shall.

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"unicode/utf8"
@@ -532,6 +534,83 @@ func TestPrintable(t *testing.T) {
 	} {
 		if got := Printable(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// countingSource counts the bytes that are read of a file.
+type countingSource struct {
+	*os.File
+	size int64
+	read atomic.Int64
+}
+
+func (s *countingSource) Size() int64 { return s.size }
+
+func (s *countingSource) ReadAt(b []byte, off int64) (int, error) {
+	s.read.Add(int64(len(b)))
+	return s.File.ReadAt(b, off)
+}
+
+// TestInspectionIsTheSameInEveryFormat: the same disk of 64 GiB shows the same, and little of the file is read for it.
+func TestInspectionIsTheSameInEveryFormat(t *testing.T) {
+	const most = 8 << 20 // bytes; $Bitmap of 64 GiB alone has 2 MiB
+	first := ""
+	for _, format := range phony.Formats {
+		f, err := os.Open(made(t, "big", format))
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		src := &countingSource{File: f, size: info.Size()}
+		env, err := disk.Open(src, disk.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := NewInspection(t.Context(), env, InspectionOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := src.read.Load(); n > most {
+			t.Errorf("%s: %d bytes were read", format, n)
+		}
+		if d := &i.Disks[0]; !strings.EqualFold(i.Container.Format, format) || d.SizeBytes != 64<<30 || d.FileBytes <= 0 {
+			t.Errorf("%s: %+v", format, d)
+		} else {
+			d.Name, d.Format, d.SubFormat, d.FileBytes = "", "", "", 0
+		}
+		i.Container, i.Warnings = Container{}, nil
+		b, err := json.Marshal(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = bytes.ReplaceAll(b, []byte(" (big-disk1.vmdk)"), nil) // where the OVA's disk is named
+		if first == "" {
+			first = string(b)
+		} else if string(b) != first {
+			t.Errorf("%s: %s, but %s: %s", phony.Formats[0], first, format, b)
+		}
+	}
+}
+
+// TestInspectionEndsWithItsContext: nothing is half told.
+func TestInspectionEndsWithItsContext(t *testing.T) {
+	env, err := disk.OpenFile(made(t, phony.Base, "ova"), disk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = env.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, verify := range []bool{false, true} {
+		if i, err := NewInspection(ctx, env, InspectionOptions{Verify: verify}); !errors.Is(err, context.Canceled) || i != nil {
+			t.Errorf("%v, %v", i, err)
 		}
 	}
 }

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"berth/internal/disk"
+	"berth/internal/image"
+	"berth/internal/phony"
+	"berth/testdata/machines"
+)
+
+// The bars of berth inspect on a disk of 64 GiB, and of berth version.
+const (
+	barCPU        = 100 * time.Millisecond
+	barVersionCPU = 30 * time.Millisecond
+	barPeak       = 32 << 20 // bytes
+	barRead       = 8 << 20  // bytes of the file
+)
+
+// worn is a machine of 64 GiB whose registry has what years of use leave: a SYSTEM of 17 MB with 700 services, a SOFTWARE of 44 MB
+// with 400 programs in each list, and 60 accounts.
+func worn(t testing.TB) *phony.Machine {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("A machine of 64 GiB that was used for years.\n-- machine --\nbase = win10-2004-enterprise\ndisk = 64GiB\n-- accounts --\n")
+	for i := range 60 {
+		fmt.Fprintf(&b, "user%02d = rid %d never-expires in Users\n", i, 2000+i)
+	}
+	b.WriteString("-- registry.reg --\n")
+	for i := range 700 {
+		fmt.Fprintf(&b, "[HKEY_LOCAL_MACHINE\\SYSTEM\\ControlSet001\\Services\\Service%03d]\n\"Start\"=dword:%08x\n\"Type\"=dword:00000001\n\"Group\"=\"SCSI miniport\"\n\"ImagePath\"=\"System32\\\\drivers\\\\s%d.sys\"\n", i, i%5, i)
+	}
+	const uninstall = `Microsoft\Windows\CurrentVersion\Uninstall`
+	for _, list := range []string{uninstall, `WOW6432Node\` + uninstall} {
+		for i := range 400 {
+			fmt.Fprintf(&b, "[HKEY_LOCAL_MACHINE\\SOFTWARE\\%s\\{%08d-0000-0000-0000-000000000000}]\n\"DisplayName\"=\"Program %d\"\n\"DisplayVersion\"=\"%d.0\"\n\"Publisher\"=\"Somebody\"\n", list, i, i, i)
+		}
+	}
+	bulk := func(key string, keys int) {
+		for i := range keys {
+			fmt.Fprintf(&b, "[HKEY_LOCAL_MACHINE\\%s\\%03d\\{%08d-1111-2222-3333-444444444444}]\n@=\"Something that has a name of some length, number %d\"\n\"ThreadingModel\"=\"Apartment\"\n", key, i/500, i, i)
+		}
+	}
+	bulk(`SYSTEM\ControlSet001\Enum\SWD`, 45_000)
+	bulk(`SOFTWARE\Classes\CLSID`, 120_000)
+	base, err := fs.ReadFile(machines.FS, phony.Base+".txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := phony.LoadFS(fstest.MapFS{phony.Base + ".txtar": {Data: base}, "worn.txtar": {Data: []byte(b.String())}}, "worn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// countingSource counts the bytes that are read of a file.
+type countingSource struct {
+	*os.File
+	size int64
+	read atomic.Int64
+}
+
+func (s *countingSource) Size() int64 { return s.size }
+
+func (s *countingSource) ReadAt(b []byte, off int64) (int, error) {
+	s.read.Add(int64(len(b)))
+	return s.File.ReadAt(b, off)
+}
+
+// readBytes is how much of a file an inspection reads.
+func readBytes(t testing.TB, path string) int64 {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := &countingSource{File: f, size: info.Size()}
+	env, err := disk.Open(src, disk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := image.NewInspection(t.Context(), env, image.InspectionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(i.Windows) != 1 || len(*i.Windows[0].Programs.Value) < 800 || len(*i.Windows[0].Storage.Value) < 100 || len(*i.Windows[0].Users.Value) != 65 {
+		t.Fatalf("%+v", i)
+	}
+	return src.read.Load()
+}
+
+// usage is what a run of a program took: processor time and, by GNU time, its greatest memory. What the kernel tells this process of
+// a child begins with this process' own memory, so that somebody small must start it; without GNU time the peak is 0.
+func usage(t testing.TB, argv ...string) (cpu time.Duration, peak int64) {
+	t.Helper()
+	report := filepath.Join(t.TempDir(), "time")
+	const gnuTime = "/usr/bin/time"
+	if _, err := os.Stat(gnuTime); err == nil {
+		argv = append([]string{gnuTime, "-o", report, "-f", "%M"}, argv...)
+	}
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v: %s", argv, err, errs.String())
+	}
+	if kib, err := os.ReadFile(report); err == nil {
+		n, err := strconv.ParseInt(strings.TrimSpace(string(kib)), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		peak = n << 10
+	}
+	s := cmd.ProcessState
+	return s.UserTime() + s.SystemTime(), peak
+}
+
+// BenchmarkInspect is berth inspect on a worn machine of 64 GiB in every format, as a process of its own, against virt-inspector on the
+// same file where that is installed. It fails where a bar is missed. CPU is the mean of the runs, the peak their greatest.
+func BenchmarkInspect(b *testing.B) {
+	exe := filepath.Join(b.TempDir(), "berth")
+	build := exec.CommandContext(b.Context(), "go", "build", "-o", exe, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the Makefile builds it
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	m := worn(b)
+	run := func(b *testing.B, barCPU time.Duration, argv ...string) {
+		var cpu time.Duration
+		var peak int64
+		for b.Loop() {
+			c, p := usage(b, argv...)
+			cpu += c
+			peak = max(peak, p)
+		}
+		cpu /= time.Duration(b.N)
+		b.ReportMetric(float64(cpu.Microseconds())/1000, "cpu-ms/op")
+		b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
+		if barCPU > 0 && (cpu > barCPU || peak > barPeak) {
+			b.Errorf("%v of CPU and %.1f MiB; the bars are %v and %d MiB", cpu, float64(peak)/(1<<20), barCPU, barPeak>>20)
+		}
+	}
+	b.Run("version", func(b *testing.B) { run(b, barVersionCPU, exe, "version") })
+	for _, format := range phony.Formats {
+		path := filepath.Join(b.TempDir(), "worn."+format)
+		if err := m.Export(b.Context(), path, format); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(format, func(b *testing.B) {
+			read := readBytes(b, path)
+			if read > barRead {
+				b.Errorf("%d bytes of the file were read; the bar is %d", read, barRead)
+			}
+			run(b, barCPU, exe, "inspect", path)
+			b.ReportMetric(float64(read)/(1<<20), "read-MiB")
+		})
+		b.Run(format+"/virt-inspector", func(b *testing.B) {
+			peer, err := exec.LookPath("virt-inspector")
+			if err != nil {
+				b.Skip("virt-inspector is not installed")
+			}
+			run(b, 0, peer, "-a", path)
+		})
+	}
+}
