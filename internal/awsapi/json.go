@@ -242,6 +242,9 @@ func (d jsonDecoder) scalar(v reflect.Value, t json.Token, path string) error {
 	switch v.Kind() {
 	case reflect.String:
 		if s, ok := t.(string); ok {
+			if strings.Contains(s, "\x00") {
+				return d.bad(path, "NUL is no character of a String") // no database takes it for text
+			}
 			v.SetString(s)
 			return nil
 		}

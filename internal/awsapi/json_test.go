@@ -219,6 +219,7 @@ func TestJSONRefusals(t *testing.T) {
 		{&workspaces.DescribeWorkspacesInput{}, `{Limit:1}`, "not valid JSON at byte"},
 		{&workspaces.DescribeWorkspacesInput{}, `null`, "not a JSON object"},
 		{&workspaces.DescribeWorkspacesInput{}, "{\"UserName\":\"\xff\"}", "not valid UTF-8"},
+		{&workspaces.DescribeWorkspacesInput{}, `{"UserName":"a\u0000b"}`, "NUL is no character of a String (member UserName)"},
 		{&workspaces.DescribeWorkspacesInput{}, `{"Other":` + strings.Repeat("[", 65) + strings.Repeat("]", 65) + `}`, "nested deeper than 64"},
 		{&workspaces.CreateTagsInput{}, `{"Tags":[{}` + strings.Repeat(",{}", maxJSONList) + `]}`, "A list has more than 10000 elements (member Tags)"},
 		{&workspaces.CreateTagsInput{}, `{"Tags":[[]]}`, "START_ARRAY can not be converted to a structure (member Tags.1)"},

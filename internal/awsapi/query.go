@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/smithy-go"
 )
@@ -58,6 +59,9 @@ func parseForm(q url.Values) (*formNode, error) {
 				n.children[part] = next
 			}
 			n = next
+		}
+		if !utf8.ValidString(values[0]) || strings.Contains(values[0], "\x00") { // no database takes it for text
+			return nil, &Error{Code: "InvalidParameterValue", Message: "The value of the parameter " + printable(name) + " is not text: UTF-8 without NUL"}
 		}
 		n.value, n.set = values[0], true
 	}

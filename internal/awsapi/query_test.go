@@ -105,7 +105,7 @@ func TestQueryRefusals(t *testing.T) {
 			t.Errorf("%.60s: %v, want %s", text, err, want)
 		}
 	}
-	for text, want := range map[string]string{"a=1&a=2": "InvalidQueryParameter", "a.b.c.d.e.f.g.h.i=1": "UnknownParameter"} {
+	for text, want := range map[string]string{"a=1&a=2": "InvalidQueryParameter", "a.b.c.d.e.f.g.h.i=1": "UnknownParameter", "a=%00": "InvalidParameterValue", "a=%ff": "InvalidParameterValue"} {
 		q, err := url.ParseQuery(text)
 		if err != nil {
 			t.Fatal(err)

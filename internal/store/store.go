@@ -8,6 +8,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -60,6 +61,10 @@ func open(rawURL string) (*bun.DB, error) {
 		}
 		return bun.NewDB(db, sqlitedialect.New()), nil
 	case "postgres", "postgresql":
+		// Logs show a URL without the password that stands before the host; elsewhere they would not know it.
+		if u, err := url.Parse(rawURL); err == nil && u.Query().Has("password") {
+			return nil, errors.New("store: give the database's password as postgres://user:password@host/…, or in PGPASSWORD, not as a parameter")
+		}
 		db, err := sql.Open("pgx", rawURL)
 		if err != nil {
 			return nil, fmt.Errorf("store: %w", err)
