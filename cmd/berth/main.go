@@ -36,6 +36,7 @@ type cli struct {
 	Ls      lsCmd      `cmd:"" help:"List a folder inside an exported VM."`
 	Cat     catCmd     `cmd:"" help:"Print a file inside an exported VM, or copy it out."`
 	Reg     regCmd     `cmd:"" help:"Print a registry key inside an exported VM."`
+	Convert convertCmd `cmd:"" help:"Write the disk of an exported VM as a sparse raw disk."`
 	Sample  sampleCmd  `cmd:"" help:"Make a sample of an exported VM, to try things out. It is not Windows."`
 	Admin   adminCmd   `cmd:"" help:"What AWS has no command for: directories, users, access keys, screenshots."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -37,12 +37,16 @@ type Target interface {
 
 // Copy writes the bytes of a disk to dst, on all processors. Zeros are not written, so that holes stay holes and new ones
 // appear, in units of 4 KiB. It holds at most 2 MiB for each of up to 8 workers in memory, and what the disk's Envelope does.
-// progress, unless nil, is told how many of size bytes are done, holes included, by one worker at a time.
+// progress, unless nil, is told how many of size bytes are done, holes included, by one worker at a time; size is -1 for a
+// disk in a gzip or xz file ([Options].Sequential), which only Copy can read.
 //
 // An error is a *Refusal where the disk is at fault. What dst then holds is of no use; see [CopyFile].
 func Copy(ctx context.Context, dst Target, img Image, progress func(done, size int64)) error {
 	if d, ok := img.(Disk); ok {
 		img = d.Image
+	}
+	if s, ok := img.(*sequential); ok {
+		return s.copy(ctx, dst, progress)
 	}
 	size := img.Size()
 	if err := dst.Truncate(size); err != nil {

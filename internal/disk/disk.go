@@ -11,7 +11,7 @@
 // Memory does not depend on what a file says of itself: tables are read a page at a time, and at most 10 MiB of them and of
 // inflated blocks are kept for an Envelope.
 //
-// It does not write disks and knows no file system; partition tables ([Partitions]) are as deep as it looks.
+// It writes no disks but raw ones ([Copy]), and knows no file system; partition tables ([Partitions]) are as deep as it looks.
 // Start reading at [Open].
 package disk
 
@@ -48,7 +48,7 @@ type Extent struct {
 // Image is one virtual disk. ReadAt is safe for concurrent use and reads io.EOF at Size.
 type Image interface {
 	io.ReaderAt
-	// Size is the virtual size in bytes.
+	// Size is the virtual size in bytes; -1 for a disk that can only be read from its beginning to its end (Options.Sequential).
 	Size() int64
 	// Extents yields ranges in ascending order that cover exactly [0, Size); neighbours differ in Kind, or
 	// are not stored one behind the other. Tables are read as the sequence goes on. A yielded error ends it; its Extent has no Length and starts where the disk cannot be read.
@@ -64,7 +64,7 @@ type Source interface {
 // Refusal is a disk or export that Berth will not read, and says why: it is encrypted, refers to another file, is of an
 // unsupported sub-format, or is damaged. It is about the input, never about this machine.
 type Refusal struct {
-	// Format is the container format as far as it was recognised: "OVA", "VMDK", "VHD", "VHDX", "QCOW2", "RAW"; or the kind
+	// Format is the container format as far as it was recognised: "OVA", "VMDK", "VHD", "VHDX", "QCOW2", "RAW", "GZIP", "XZ"; or the kind
 	// of partition table, "GPT" or "MBR".
 	Format string
 	// Reason is one of the Reason constants: what kind of thing is wrong.
@@ -105,6 +105,9 @@ type Options struct {
 	// Format, when set ("RAW", "VMDK", ..., in any case), is what the user says the file is. A raw disk that begins like another format
 	// is then read as raw, and Envelope.Warnings says so. Any other disagreement is a Refusal.
 	Format string
+	// Sequential accepts a raw disk inside a gzip or xz file. Its Size is -1, and only [Copy] reads it: ReadAt and Extents
+	// refuse. Without it such a file is refused.
+	Sequential bool
 	// Siblings opens another file of the same upload by its bare name (split and flat VMDK). nil: there are none. A name
 	// that is not there is an error that satisfies errors.Is(err, fs.ErrNotExist). Inside an OVA its members are the siblings.
 	Siblings func(name string) (Source, error)

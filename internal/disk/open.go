@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -32,6 +33,8 @@ func Formats() []Format {
 		{"QCOW2", isQCOW2, openQCOW2},
 		{"VMDK", isVMDK, openVMDK},
 		{"VHDX", isVHDX, openVHDX},
+		{"GZIP", isGzip, openGzip},
+		{"XZ", isXZ, openXZ},
 		{"VHD", isVHD, openVHD},
 		{"RAW", isRaw, openRaw},
 	}
@@ -100,6 +103,27 @@ func open(src Source, opt Options, mem *memory) (*Envelope, error) {
 	return e, nil
 }
 
+// SiblingsIn are the regular files in a folder, for Options.Siblings.
+func SiblingsIn(folder *os.Root) func(name string) (Source, error) {
+	return func(name string) (Source, error) {
+		// Looked at first, because opening a pipe would wait for its writer.
+		if info, err := folder.Lstat(name); err != nil {
+			return nil, err
+		} else if !info.Mode().IsRegular() {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		f, err := folder.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return &osFile{f, info.Size()}, nil
+	}
+}
+
 // sniffer remembers that bytes could not be read: a signature that is not found is then no reason to refuse the file.
 type sniffer struct {
 	Source
@@ -135,8 +159,8 @@ var foreign = []struct {
 	{0, "WithoutFreeSpace", Unsupported, "a Parallels disk (HDD)"},
 	{0, "WithouFreSpacExt", Unsupported, "a Parallels disk (HDD)"},
 	{0, "QED\x00", Unsupported, "a QED disk"},
-	{0, "\x1f\x8b", Unsupported, "compressed with gzip"},
-	{0, "\xfd7zXZ\x00", Unsupported, "compressed with xz"},
+	{0, "BZh", Unsupported, "compressed with bzip2"},
+	{0, "\x28\xb5\x2f\xfd", Unsupported, "compressed with zstd"},
 	{0, "7z\xbc\xaf\x27\x1c", Unsupported, "a 7-Zip archive"},
 	{0, "PK\x03\x04", Unsupported, "a ZIP archive"},
 	{0, "MSWIM\x00\x00\x00", Unsupported, "a Windows image (WIM)"},

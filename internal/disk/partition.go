@@ -84,6 +84,10 @@ const (
 // Partitions reads the partition table of a disk. A disk without one is a Table with Scheme NoTable. A table that cannot
 // be right is a *Refusal with Format "GPT" or "MBR", whose Offset is in the guest's disk.
 func Partitions(img Image) (*Table, error) {
+	if img.Size() < 0 { // it can only be copied, and says so
+		_, err := img.ReadAt(make([]byte, sector), 0)
+		return nil, err
+	}
 	first, err := diskBytes(img, "MBR", 0, sector)
 	if err != nil || first == nil || string(first[510:]) != "\x55\xaa" {
 		if err != nil {

@@ -118,14 +118,7 @@ func siblingsIn(t testing.TB, dir string) func(string) (Source, error) {
 		t.Fatal(err)
 	}
 	closeAfter(t, root)
-	return func(name string) (Source, error) {
-		f, err := root.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		info, err := f.Stat()
-		return &osFile{f, info.Size()}, err
-	}
+	return SiblingsIn(root)
 }
 
 func TestEveryFormatIsComparedWithQEMU(t *testing.T) {
@@ -134,7 +127,7 @@ func TestEveryFormatIsComparedWithQEMU(t *testing.T) {
 		have[v.format] = true
 	}
 	for _, f := range Formats() {
-		if !have[f.Name] {
+		if !have[f.Name] && !onlyCopied[f.Name] {
 			t.Errorf("no variant of format %s", f.Name)
 		}
 	}
