@@ -198,7 +198,7 @@ func (p *textKeys) key(name string, _ time.Time, values []windows.Value, subkeys
 		if v.Name == "" {
 			n = "(Default)"
 		}
-		data := ""
+		var data string
 		switch d := decoded(v).(type) {
 		case string:
 			data = image.Printable(d)

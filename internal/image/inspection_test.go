@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -613,4 +614,28 @@ func TestInspectionEndsWithItsContext(t *testing.T) {
 			t.Errorf("%v, %v", i, err)
 		}
 	}
+}
+
+// FuzzMembers: a local group of a stranger's machine never makes us panic, and every RID that is told is in it.
+func FuzzMembers(f *testing.F) {
+	machine := []byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}
+	sid := append(bytes.Clone(machine), 0xf4, 1, 0, 0)
+	sid[1] = 5
+	head := make([]byte, groupDataAt)
+	head[groupMembersAt+4] = byte(len(sid))
+	f.Add(append(bytes.Clone(head), sid...))
+	f.Add(head[:groupDataAt-1])
+	head[groupMembersAt+3] = 0xff
+	f.Add(append(bytes.Clone(head), sid...))
+	f.Fuzz(func(t *testing.T, c []byte) {
+		rids, err := members(c, machine)
+		if err != nil && rids != nil {
+			t.Error("an error and an answer")
+		}
+		for rid := range rids {
+			if !bytes.Contains(c, binary.LittleEndian.AppendUint32(bytes.Clone(sid[:24]), rid)) {
+				t.Errorf("RID %d is not in the group", rid)
+			}
+		}
+	})
 }

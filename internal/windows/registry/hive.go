@@ -88,7 +88,7 @@ func Open(r io.ReaderAt, size int64, logs ...Log) (*Hive, error) {
 	}
 	h := &Hive{pages: &pages{source: r, size: size, changed: map[int64][]piece{}}, base: base}
 	if !base.sound {
-		h.damage("base block: checksum %#x, computed %#x", le.Uint32(b[508:]), baseChecksum(b))
+		_ = h.damage("base block: checksum %#x, computed %#x", le.Uint32(b[508:]), baseChecksum(b))
 	}
 	h.state.Dirty = base.seq1 != base.seq2 || !base.sound
 	if h.state.Dirty {
@@ -107,11 +107,11 @@ func Open(r io.ReaderAt, size int64, logs ...Log) (*Hive, error) {
 	}
 	h.limit = baseSize + int64(base.bins)
 	if base.bins%pageSize != 0 || h.limit > maxHive {
-		h.damage("base block: size of the hbins %#x", base.bins)
+		_ = h.damage("base block: size of the hbins %#x", base.bins)
 		h.limit = min(h.limit, size)
 	}
 	if h.state.Entries == 0 && h.limit > size {
-		h.damage("the file ends at %#x, the hive at %#x", size, h.limit)
+		_ = h.damage("the file ends at %#x, the hive at %#x", size, h.limit)
 		h.limit = size
 	}
 	return h, nil
