@@ -245,6 +245,7 @@ func (s *story) launch(t *testing.T) {
 		{"auto-stop of ALWAYS_ON", code("AutoStopTimeoutIsNotApplicableForAnAlwaysOnWorkspace", "no auto-stop"), with(types.WorkspaceProperties{RunningModeAutoStopTimeoutInMinutes: aws.Int32(60)})},
 		{"auto-stop of MANUAL", code("AutoStopTimeoutIsNotDefaultForManualWorkspace", "no auto-stop"), with(types.WorkspaceProperties{RunningMode: types.RunningModeManual, RunningModeAutoStopTimeoutInMinutes: aws.Int32(60)})},
 		{"volumes that do not go together", code("InvalidParameterValuesException", "do not go together"), with(types.WorkspaceProperties{RootVolumeSizeGib: aws.Int32(80), UserVolumeSizeGib: aws.Int32(20)})},
+		{"GPU without a GPU's bundle", code("InvalidParameterValuesException", "does not go with"), with(types.WorkspaceProperties{ComputeTypeName: types.ComputeGraphicsG4dn, RootVolumeSizeGib: aws.Int32(100), UserVolumeSizeGib: aws.Int32(100)})},
 		{"root smaller than its type's", code("InvalidParameterValuesException", "at least 80 GB"), with(types.WorkspaceProperties{RootVolumeSizeGib: aws.Int32(40)})},
 		{"twenty-six at once", code("ValidationException", "at 'workspaces' failed to satisfy constraint: Member must have length less than or equal to 25"), func() error {
 			rs := slices.Repeat([]types.WorkspaceRequest{{DirectoryId: &s.directory, BundleId: &s.bundle, UserName: aws.String("ada")}}, 26)
@@ -369,6 +370,12 @@ func (s *story) operate(t *testing.T) {
 		{"rebooting what is not there", code("ResourceNotFound.Workspace", none), s.reboot(t, none)},
 		{"terminating what is not there", code("ResourceNotFound.Workspace", none), s.terminate(t, none)},
 		{"screenshot of nothing", code("ResourceNotFoundException", none), func() error { return s.berth(t, "GetWorkspaceScreenshot", map[string]any{"WorkspaceId": none}, nil) }},
+		{"deleting a user who has a WorkSpace", code("ResourceAssociatedException", "ada has a WorkSpace"), func() error {
+			return s.berth(t, "DeleteUser", map[string]any{"DirectoryId": s.directory, "UserName": "ada"}, nil)
+		}},
+		{"deleting a user who is not there", code("ResourceNotFoundException", "nobody does not exist"), func() error {
+			return s.berth(t, "DeleteUser", map[string]any{"DirectoryId": s.directory, "UserName": "nobody"}, nil)
+		}},
 		{"starting what runs", code("InvalidResourceState.Workspace", "is AVAILABLE and cannot be started"), s.start(t, s.workspace)},
 		{"deregistering with a WorkSpace", exception[*types.InvalidResourceStateException]("has 1 WorkSpaces. Terminate them"), call(t, w.DeregisterWorkspaceDirectory, &workspaces.DeregisterWorkspaceDirectoryInput{DirectoryId: &s.directory})},
 		{"deleting the bundle of a WorkSpace", exception[*types.ResourceAssociatedException]("is used by 1 WorkSpaces"), call(t, w.DeleteWorkspaceBundle, &workspaces.DeleteWorkspaceBundleInput{BundleId: &s.bundle})},

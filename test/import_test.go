@@ -507,7 +507,11 @@ func graphics(t *testing.T, s *service) {
 	}
 	st := &story{service: s}
 	refuse(t, []refusal{{"deregistering an AMI that is being ingested", func(err error) error {
-		if err == nil || st.ingested(t, *made.ImageId).State == "" { // it may have been quicker than we
+		if err == nil { // the ingestion may have been quicker than we
+			out, err := w.DescribeWorkspaceImages(t.Context(), &workspaces.DescribeWorkspaceImagesInput{ImageIds: []string{*made.ImageId}})
+			if err != nil || len(out.Images) != 1 || out.Images[0].State == types.WorkspaceImageStatePending {
+				return fmt.Errorf("the AMI has gone, and the image that is made of it is %+v (%v)", out, err)
+			}
 			return nil
 		}
 		return code("InvalidAMIID.Unavailable", "is being made into a WorkSpaces image")(err)

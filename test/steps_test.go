@@ -339,6 +339,7 @@ func (s *story) unfitImages(t *testing.T) {
 	if _, err := w.DeleteWorkspaceImage(t.Context(), &workspaces.DeleteWorkspaceImageInput{ImageId: &failed}); err != nil {
 		t.Errorf("deleting an image in ERROR: %v", err)
 	}
+	s.pendingImage(t)
 	var names []string
 	in := &workspaces.DescribeWorkspaceImagesInput{MaxResults: aws.Int32(1)}
 	for range 10 {
@@ -354,6 +355,29 @@ func (s *story) unfitImages(t *testing.T) {
 	if want := []string{"office-installed", "disk-free-space", "win10"}; !slices.Equal(names, want) {
 		t.Errorf("the images are %v, want %v: newest first", names, want)
 	}
+}
+
+// pendingImage tries to delete an image while it is made. It may be made before it is
+// tried; then another one is.
+func (s *story) pendingImage(t *testing.T) {
+	w := s.workspaces
+	for i := range 5 {
+		made, err := w.ImportWorkspaceImage(t.Context(), imageOf(s.ami, fmt.Sprintf("pending-%d", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, early := w.DeleteWorkspaceImage(t.Context(), &workspaces.DeleteWorkspaceImageInput{ImageId: made.ImageId})
+		if early == nil {
+			continue
+		}
+		refuse(t, []refusal{{"deleting an image that is PENDING", exception[*types.InvalidResourceStateException]("is being created. Wait until it is AVAILABLE or in ERROR"), func() error { return early }}})
+		s.ingested(t, *made.ImageId)
+		if _, err := w.DeleteWorkspaceImage(t.Context(), &workspaces.DeleteWorkspaceImageInput{ImageId: made.ImageId}); err != nil {
+			t.Errorf("deleting an image that is AVAILABLE: %v", err)
+		}
+		return
+	}
+	t.Error("five images were all made before they could be deleted")
 }
 
 // desktopPicture holds the screen of a WorkSpace against what the sample draws.
