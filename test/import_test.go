@@ -400,7 +400,7 @@ func cancelled(t *testing.T, s *service) {
 		}
 		err := s.ec2(t, &out, "DescribeImportImageTasks", "Filters.1.Name", "task-state", "Filters.1.Value.1", "active")
 		if err != nil || len(out.Tasks) != 1 {
-			return false, fmt.Errorf("active tasks: %+v (%v)", out.Tasks, err)
+			return false, fmt.Errorf("active tasks: %+v (%w)", out.Tasks, err)
 		}
 		return out.Tasks[0].StatusMessage == "converting", nil
 	})
@@ -472,7 +472,7 @@ func (s *service) snapshotTask(t *testing.T, id string) (last task) {
 			Tasks []task `xml:"importSnapshotTaskSet>item"`
 		}
 		if err := s.ec2(t, &out, "DescribeImportSnapshotTasks", "ImportTaskId.1", id); err != nil || len(out.Tasks) != 1 || out.Tasks[0].Detail == nil {
-			return false, fmt.Errorf("%+v (%v)", out.Tasks, err)
+			return false, fmt.Errorf("%+v (%w)", out.Tasks, err)
 		}
 		last = out.Tasks[0]
 		return last.Detail.Status != "active", nil
@@ -510,7 +510,7 @@ func graphics(t *testing.T, s *service) {
 		if err == nil { // the ingestion may have been quicker than we
 			out, err := w.DescribeWorkspaceImages(t.Context(), &workspaces.DescribeWorkspaceImagesInput{ImageIds: []string{*made.ImageId}})
 			if err != nil || len(out.Images) != 1 || out.Images[0].State == types.WorkspaceImageStatePending {
-				return fmt.Errorf("the AMI has gone, and the image that is made of it is %+v (%v)", out, err)
+				return fmt.Errorf("the AMI has gone, and the image that is made of it is %+v (%w)", out, err)
 			}
 			return nil
 		}
