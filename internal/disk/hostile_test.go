@@ -401,6 +401,7 @@ func (b brokenSource) ReadAt(p []byte, off int64) (int, error) {
 func TestErrorsOfThisMachineAreNotRefusals(t *testing.T) {
 	for name, file := range samples(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			step := max(512, len(file)/200)
 			for at := 1024; at < len(file); at += step {
 				e, err := Open(brokenSource{bytes.NewReader(file), int64(at)}, Options{Format: strings.Fields(name)[0]})
@@ -462,6 +463,7 @@ func TestSamplesAreSound(t *testing.T) {
 func TestTruncation(t *testing.T) {
 	for name, file := range samples(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			format := strings.Fields(name)[0]
 			whole, err := Open(bytes.NewReader(file), Options{})
 			if err != nil {

@@ -144,6 +144,7 @@ func TestBytesAndExtentsEqualQEMU(t *testing.T) {
 		}
 		for _, v := range variants {
 			t.Run(fmt.Sprintf("%d/%s", size, strings.Join(v.args[1:], " ")), func(t *testing.T) {
+				t.Parallel()
 				dir := t.TempDir()
 				file, back := filepath.Join(dir, "disk"), filepath.Join(dir, "back")
 				qemuImg(t, append(append([]string{"convert", "-f", "raw"}, v.args...), source, file)...)
@@ -336,6 +337,7 @@ func TestLargeSparseDisks(t *testing.T) {
 		{"VMDK", "monolithicSparse", nil},
 	} {
 		t.Run(v.format+strings.Join(v.args, ""), func(t *testing.T) {
+			t.Parallel()
 			const size = 4 << 40
 			file := filepath.Join(t.TempDir(), "disk")
 			qemuImg(t, append(append([]string{"create", "-q", "-f", qemuFormat[v.format]}, v.args...), file, fmt.Sprint(int64(size)))...)

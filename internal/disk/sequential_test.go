@@ -91,6 +91,7 @@ func TestCompressedRawDisksAreCopied(t *testing.T) {
 		"XZ streams, padding": slices.Concat(compressed(t, guest[:half], "xz", "-c", "-0"), make([]byte, 8), compressed(t, guest[half:], "xz", "-c", "-0"), make([]byte, 4)),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			format, _, _ := strings.Cut(name, " ")
 			e, err := Open(bytes.NewReader(file), Options{Sequential: true})
 			if err != nil {

@@ -149,6 +149,7 @@ func TestStreamOptimizedOfOtherWriters(t *testing.T) {
 	for _, style := range []streamStyle{esxi, openVMDKTool, small, atFront} {
 		for _, size := range []int64{512, 1<<20 + 512, 70<<20 + 1536} {
 			t.Run(fmt.Sprint(style.name, size), func(t *testing.T) {
+				t.Parallel()
 				want := guestDisk(size, 5)
 				if size > 64<<20 {
 					clear(want[1<<20 : 66<<20]) // whole tables of holes
