@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -612,6 +613,65 @@ func TestInspectionEndsWithItsContext(t *testing.T) {
 	for _, verify := range []bool{false, true} {
 		if i, err := NewInspection(ctx, env, InspectionOptions{Verify: verify}); !errors.Is(err, context.Canceled) || i != nil {
 			t.Errorf("%v, %v", i, err)
+		}
+	}
+}
+
+// sharing is a key of a hive whose keys share one long text, as no Windows writes it.
+type sharing struct {
+	windows.Key
+	subkeys int
+}
+
+func (s sharing) Subkeys() ([]string, error) {
+	names := make([]string, s.subkeys)
+	for i := range names {
+		names[i] = fmt.Sprintf("%04d", i)
+	}
+	return names, nil
+}
+
+func (s sharing) Open(name string) (windows.Key, error) {
+	if name == "StartOverride" {
+		return nil, fs.ErrNotExist
+	}
+	return sharing{}, nil
+}
+
+func (s sharing) Value(name string) (windows.Value, error) {
+	switch name {
+	case "Start":
+		return windows.Value{Type: windows.RegDWORD, Data: make([]byte, 4)}, nil
+	case "Group":
+		return windows.Value{Type: windows.RegSZ, Data: []byte("S\x00C\x00S\x00I\x00 \x00m\x00i\x00n\x00i\x00p\x00o\x00r\x00t\x00")}, nil
+	}
+	return windows.Value{Type: windows.RegSZ, Data: bytes.Repeat([]byte("x\x00"), maxText/2)}, nil
+}
+
+// sharingSystem has such a key wherever it is asked.
+type sharingSystem struct {
+	hiveSystem
+	subkeys int
+}
+
+func (s *sharingSystem) Hive(windows.Hive) windows.HiveState { return windows.HiveState{} }
+func (s *sharingSystem) Open(windows.Hive, string) (windows.Key, error) {
+	return sharing{subkeys: s.subkeys}, nil
+}
+
+// TestListsAreBounded: a small hive cannot make a list of gigabytes.
+func TestListsAreBounded(t *testing.T) {
+	for _, c := range []struct {
+		subkeys int
+		why     string
+	}{{10, ""}, {maxAdapters, "its texts have more than"}, {maxServices + 1, "at most are read"}} {
+		s := &sharingSystem{hiveSystem{files: fstest.MapFS{}}, c.subkeys}
+		nics := networkAdapters(s)
+		storage, support := driverServices(s)
+		for what, unknown := range map[string]string{"network": nics.Unknown, "storage": storage.Unknown, "support": support.Unknown} {
+			if (unknown == "") != (c.why == "") || !strings.Contains(unknown, c.why) {
+				t.Errorf("%d keys, %s: %q, want %q", c.subkeys, what, unknown, c.why)
+			}
 		}
 	}
 }

@@ -44,10 +44,14 @@ func users(s windows.System) Fact[[]User] {
 		return unknown[[]User](hivePath(windows.SAM, samAdministrators), err)
 	}
 	out := []User{}
+	var kept texts
 	for _, name := range list {
 		u, err := user(s, k, name)
 		if err != nil {
 			return unknown[[]User](from+`\`+name, err)
+		}
+		if err := kept.keep(u.Name, u.From); err != nil {
+			return unknown[[]User](from, err)
 		}
 		u.Administrator = admins[u.RID]
 		out = append(out, u)

@@ -22,7 +22,24 @@ const (
 	maxAdapters = 2_000
 	maxUsers    = 20_000
 	maxText     = 64 << 10 // bytes of one text value
+	// maxListText bounds the texts that one list keeps, in bytes: values of a hostile hive may share their data, so that the size of
+	// the hive does not bound them. The longest real list, of programs, has some 100 KB.
+	maxListText = 4 << 20
 )
+
+// texts counts what a list keeps.
+type texts int
+
+// keep is an error when the list has become too long.
+func (t *texts) keep(list ...string) error {
+	for _, s := range list {
+		*t += texts(len(s))
+	}
+	if *t > maxListText {
+		return fmt.Errorf("its texts have more than %d bytes", maxListText)
+	}
+	return nil
+}
 
 const (
 	currentVersion = `Microsoft\Windows NT\CurrentVersion`
@@ -235,6 +252,7 @@ func programs(s windows.System, f *check.Facts) Fact[[]Program] {
 	const uninstall = `Microsoft\Windows\CurrentVersion\Uninstall`
 	list := []Program{}
 	var from []string
+	var kept texts
 	lists := []struct {
 		known check.Known[[]check.Program]
 		path  string
@@ -257,6 +275,9 @@ func programs(s windows.System, f *check.Facts) Fact[[]Program] {
 				// Some installers write numbers here; what is no text is left out.
 				program.Version, _ = optional(k, "DisplayVersion", text)
 				program.Publisher, _ = optional(k, "Publisher", text)
+			}
+			if err := kept.keep(program.Name, program.Version, program.Publisher, program.From); err != nil {
+				return unknown[[]Program](l.known.From, err)
 			}
 			list = append(list, program)
 		}
@@ -308,6 +329,7 @@ func driverServices(s windows.System) (Fact[[]StorageDriver], Fact[[]Support]) {
 		return fail(fmt.Errorf("it has %d subkeys, %d at most are read", len(names), maxServices))
 	}
 	storage := []StorageDriver{}
+	var kept texts
 	state := map[string]string{} // by service in lower case: "boot" or "installed"
 	for _, name := range names {
 		sub, err := k.Open(name)
@@ -339,6 +361,9 @@ func driverServices(s windows.System) (Fact[[]StorageDriver], Fact[[]Support]) {
 		}
 		if d.AtBoot {
 			state[low] = "boot"
+		}
+		if err := kept.keep(d.Service, d.Image, d.From); err != nil {
+			return fail(err)
 		}
 		storage = append(storage, d)
 	}
@@ -392,6 +417,7 @@ func networkAdapters(s windows.System) Fact[[]NetworkAdapter] {
 		return unknown[[]NetworkAdapter](from, err)
 	}
 	list := []NetworkAdapter{}
+	var kept texts
 	for _, name := range names {
 		if _, err := strconv.ParseUint(name, 10, 16); err != nil || len(name) != 4 {
 			continue // "Configuration" and "Properties"
@@ -408,6 +434,9 @@ func networkAdapters(s windows.System) Fact[[]NetworkAdapter] {
 			if *v.to, err = optional(sub, v.name, text); err != nil {
 				return unknown[[]NetworkAdapter](a.From+`\`+v.name, err)
 			}
+		}
+		if err := kept.keep(a.Description, a.ComponentID, a.Provider, a.Version, a.From); err != nil {
+			return unknown[[]NetworkAdapter](from, err)
 		}
 		list = append(list, a)
 	}
