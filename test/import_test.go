@@ -452,7 +452,7 @@ func encryptionByDefault(t *testing.T, s *service) {
 	is(false)
 }
 
-// snapshotTasks imports disks as snapshots: one that fails, and one that is cancelled too late.
+// snapshotTasks imports a disk as a snapshot, and calls it by the wrong format.
 func snapshotTasks(t *testing.T, s *service) {
 	var asked task
 	if err := s.ec2(t, &asked, "ImportSnapshot", "DiskContainer.Url", "s3://exports/small.vhd", "DiskContainer.Format", "VMDK"); err != nil {
