@@ -24,8 +24,8 @@ import (
 // version is set when a release is built.
 var version = "development"
 
-// cli is the command line. Every flag can also be given as an environment variable BERTH_FLAG, and in a JSON file
-// named by --config or found at /etc/berth.json.
+// cli is the command line. What is set for good can also be given as an environment variable, which --help names, and every
+// flag in a JSON file named by --config or found at /etc/berth.json. A flag overrules the environment, and that the file.
 type cli struct {
 	Config kong.ConfigFlag `help:"A JSON file with flags as keys, {\"region\": \"eu-west-1\"}." type:"path" env:"BERTH_CONFIG" placeholder:"FILE"`
 
@@ -49,25 +49,29 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-func run(args []string) int {
-	var c cli
-	parser, err := kong.New(&c,
+// newParser makes the command line's parser.
+func newParser(c *cli) (*kong.Kong, error) {
+	return kong.New(c,
 		kong.Name("berth"),
 		kong.Description("Berth gives your own, licensed Windows a berth: desktops behind the Amazon WorkSpaces API, on your own hardware.\n\nBegin with \"berth up\", which shows the whole process on a sample."),
-		kong.Configuration(kong.JSON, "/etc/berth.json"),
+		kong.Configuration(loadConfiguration, "/etc/berth.json"),
 		kong.Vars{"profiles": strings.Join(check.ProfileNames(), ", "), "profile": check.DefaultProfile, "formats": formatNames(), "sample": phony.Base, "samples": sampleNames()},
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 80}),
 		kong.ExplicitGroups([]kong.Group{{Key: "account", Title: "The account:"}, {Key: "network", Title: "Network:"}, {Key: "machines", Title: "Desktops:"}, {Key: "log", Title: "Log:"}}),
+		kong.Exit(func(code int) { os.Exit(min(code, 2)) }), // a wrong command line is 2, as what cannot be read
 	)
+}
+
+func run(args []string) int {
+	var c cli
+	parser, err := newParser(&c)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "berth:", err)
 		return 2
 	}
 	k, err := parser.Parse(args)
-	if err != nil {
-		parser.FatalIfErrorf(err)
-	}
+	parser.FatalIfErrorf(err)
 	// The first signal asks for a clean end; after it the signals have their usual effect again, so that the second kills.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// parsed is what a command line comes to.
+func parsed(t *testing.T, args ...string) (*cli, error) {
+	t.Helper()
+	var c cli
+	parser, err := newParser(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = parser.Parse(args)
+	return &c, err
+}
+
+func configFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "berth.json")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestFlagsEnvironmentAndFile(t *testing.T) {
+	file := configFile(t, `{"region": "eu-west-1", "reserve": ["10.0.0.0/8", "192.168.0.0/16"], "eligible": false, "enable-delay": "3h", "s3-endpoint": "http://127.0.0.1:9000", "guidance": "from the file"}`)
+	t.Setenv("BERTH_GUIDANCE", "from the environment")
+	c, err := parsed(t, "--config", file, "serve", "--region", "eu-north-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := c.Serve
+	if s.Region != "eu-north-1" || s.Guidance != "from the environment" || s.Eligible || s.EnableDelay != 3*time.Hour || s.S3Endpoint != "http://127.0.0.1:9000" {
+		t.Errorf("flag over environment over file: %+v", s)
+	}
+	if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.0.0/16")}; !slices.Equal(s.Reserve, want) {
+		t.Errorf("reserve: %v", s.Reserve)
+	}
+}
+
+func TestConfigurationFileThatIsWrong(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"regoin": "eu-west-1"}`:     `no flag "regoin"`,
+		`{"region": {"a": "b"}}`:      "an object where a value belongs",
+		`{"enable-delay": "a while"}`: "a while",
+		`region: eu-west-1`:           "configuration file",
+	} {
+		if _, err := parsed(t, "--config", configFile(t, text), "serve"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
