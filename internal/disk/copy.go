@@ -55,7 +55,7 @@ func Copy(ctx context.Context, dst Target, img Image, progress func(done, size i
 	c := &copying{dst: dst, img: img, size: size, progress: progress}
 	group, ctx := errgroup.WithContext(ctx)
 	pieces := make(chan piece)
-	for range min(runtime.GOMAXPROCS(0), copyWorkers) {
+	for range min(runtime.GOMAXPROCS(0)+1, copyWorkers) {
 		group.Go(func() error {
 			buffer := make([]byte, copyPiece)
 			for p := range pieces {
@@ -125,6 +125,10 @@ type copying struct {
 	dst  Target
 	img  Image
 	size int64
+
+	// writing is held by the one worker that writes: file systems let one writer into a file at a time, and there is a worker
+	// more than processors, so that all of them inflate meanwhile.
+	writing sync.Mutex
 
 	mu       sync.Mutex
 	done     int64
@@ -206,7 +210,10 @@ func (c *copying) piece(buffer []byte, p piece) error {
 			}
 			return fmt.Errorf("disk: read byte %d of the disk: %w", p.start+int64(n), err)
 		}
-		if err := writeSparse(c.dst, part, p.start); err != nil {
+		c.writing.Lock()
+		err := writeSparse(c.dst, part, p.start)
+		c.writing.Unlock()
+		if err != nil {
 			return err
 		}
 		p.start += int64(len(part))
