@@ -460,7 +460,7 @@ func exception[E smithy.APIError](says string) func(error) error {
 	return func(err error) error {
 		var e E
 		if !errors.As(err, &e) {
-			return fmt.Errorf("got %v, want %T", err, e)
+			return fmt.Errorf("got %w, want %T", err, e)
 		}
 		return saying(e, says)
 	}
@@ -471,7 +471,7 @@ func code(name, says string) func(error) error {
 	return func(err error) error {
 		var e smithy.APIError
 		if !errors.As(err, &e) || e.ErrorCode() != name {
-			return fmt.Errorf("got %v, want %s", err, name)
+			return fmt.Errorf("got %w, want %s", err, name)
 		}
 		return saying(e, says)
 	}

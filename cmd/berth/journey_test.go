@@ -27,8 +27,15 @@ func TestMain(m *testing.M) {
 		os.Unsetenv(asBerth) //nolint:errcheck // it was there
 		os.Exit(run(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if sampleFolder != "" {
+		os.RemoveAll(sampleFolder)
+	}
+	os.Exit(code)
 }
+
+// sampleFolder holds sampleVM until the tests end.
+var sampleFolder string
 
 // sampleVM is the sample as an OVA, made once in a test run.
 var sampleVM = sync.OnceValues(func() (string, error) {
@@ -36,6 +43,7 @@ var sampleVM = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	sampleFolder = dir
 	m, err := phony.Load(phony.Base)
 	if err != nil {
 		return "", err

@@ -142,7 +142,7 @@ func (c upCmd) serve(ctx context.Context) (*supervised, error) {
 		}
 	}()
 	if err := s.ready(ctx, c.Data); err != nil {
-		s.stop()
+		_ = s.stop() // err says what there is to say
 		return nil, err
 	}
 	return s, nil

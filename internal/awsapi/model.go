@@ -364,7 +364,7 @@ func broken(v reflect.Value, s *shape) []string {
 // shown is a value as a message quotes it, cut short.
 func shown(v reflect.Value) string {
 	v = reflect.Indirect(v)
-	text := ""
+	var text string
 	switch {
 	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8:
 		text = fmt.Sprintf("%d bytes", v.Len())

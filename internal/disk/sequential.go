@@ -57,8 +57,11 @@ func openSequential(f *file, opt Options, unpack func(in *inlet) (io.Reader, err
 		}
 	}
 	if !isRaw(inside) {
-		err := unknown(inside, nil).(*Refusal)
-		return nil, f.refuse(err.Reason, "compressed data", 0, "inside, %s", err.Detail)
+		var r *Refusal
+		if err := unknown(inside, nil); !errors.As(err, &r) {
+			return nil, err
+		}
+		return nil, f.refuse(r.Reason, "compressed data", 0, "inside, %s", r.Detail)
 	}
 	return &Envelope{Disks: []Disk{{Format: f.format, SubFormat: "raw", Length: f.size, Image: s}}}, nil
 }

@@ -40,7 +40,7 @@ func BenchmarkAgainstKlauspost(b *testing.B) {
 				return err
 			}
 			src := bytes.NewReader(packed[0])
-			var peer io.ReadCloser = flate.NewReader(src)
+			peer := flate.NewReader(src)
 			if wrapped {
 				var err error
 				if peer, err = zlib.NewReader(src); err != nil {

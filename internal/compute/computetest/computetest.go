@@ -506,7 +506,9 @@ func display(s *suite) {
 			s.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(s.Patience))
+		if err := conn.SetDeadline(time.Now().Add(s.Patience)); err != nil {
+			s.Error(err)
+		}
 		greeting := make([]byte, 12)
 		if _, err := io.ReadFull(conn, greeting); err != nil || string(greeting) != "RFB 003.008\n" {
 			s.Fatalf("greeting %q, %v", greeting, err)
@@ -556,7 +558,9 @@ func displayEnds(s *suite) {
 		s.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(s.Patience))
+	if err := conn.SetDeadline(time.Now().Add(s.Patience)); err != nil {
+		s.Fatal(err)
+	}
 	if _, err := io.ReadFull(conn, make([]byte, 12)); err != nil {
 		s.Fatal(err)
 	}
@@ -723,7 +727,7 @@ func manyCallers(s *suite) {
 	s.ensure(m)
 	s.guestBoots(m.ID, 3)
 	for range 4 { // whatever the order, nothing is left and nobody hangs
-		group.Go(func() { s.driver.Status(s.context(), m.ID) })
+		group.Go(func() { _, _ = s.driver.Status(s.context(), m.ID) })
 		group.Go(func() {
 			if err := s.driver.Delete(s.context(), m.ID); err != nil {
 				s.Errorf("Delete: %v", err)

@@ -105,7 +105,7 @@ func (s *screen) dial() net.Conn {
 	}
 	s.viewers[ours] = true
 	go func() {
-		serve(ours, s)
+		_ = serve(ours, s) // the viewer has gone
 		ours.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -41,7 +41,7 @@ func TestArguments(t *testing.T) {
 func TestIdentity(t *testing.T) {
 	seen := map[string]string{}
 	for _, id := range []string{"a", "b", "ws-1", "ws-2"} {
-		if uuid(id) != uuid(id) || mac(id) != mac(id) {
+		if u, m := uuid(id), mac(id); u != uuid(id) || m != mac(id) {
 			t.Errorf("%s: not the same twice", id)
 		}
 		for _, identity := range []string{uuid(id), mac(id)} {

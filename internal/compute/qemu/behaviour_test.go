@@ -204,6 +204,9 @@ func TestDetached(t *testing.T) {
 		t.Errorf("QEMU has %d variables of the environment, %v: want PATH and LC_ALL alone", bytes.Count(environ, []byte{0}), err)
 	}
 	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/2", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var position, flags int64
 	if _, err := fmt.Sscanf(string(info), "pos:\t%d\nflags:\t%o", &position, &flags); err != nil || flags&unix.O_APPEND == 0 {
 		t.Errorf("QEMU's log is not open for appending, and cannot be emptied: %q, %v", info, err)

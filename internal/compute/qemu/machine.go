@@ -443,7 +443,7 @@ func (m *machine) off(ctx context.Context, grace time.Duration) error {
 	}
 	if !off && ctx.Err() == nil {
 		how = "by QEMU"
-		m.command(ctx, "quit", nil) // its answer may be lost with the process
+		_, _ = m.command(ctx, "quit", nil) // its answer may be lost with the process
 		off = p.gone(ctx, m.driver.times.quit)
 	}
 	if !off && ctx.Err() == nil {

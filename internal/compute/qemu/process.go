@@ -83,7 +83,7 @@ func (p *process) kill(ctx context.Context, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer handle.Release()
+	defer func() { _ = handle.Release() }()
 	if !p.alive() {
 		return nil
 	}
@@ -139,7 +139,7 @@ func start(binary, folder string, arguments []string) (*process, error) {
 	}
 	p := &process{pid: cmd.Process.Pid, folder: folder, exit: make(chan struct{})}
 	go func() {
-		cmd.Wait() // its error is in the state
+		_ = cmd.Wait() // its error is in the state
 		p.state = cmd.ProcessState
 		close(p.exit)
 	}()

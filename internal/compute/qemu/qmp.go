@@ -228,7 +228,7 @@ func (m *monitor) do(ctx context.Context, command string, arguments any) (json.R
 func (m *monitor) send(ctx context.Context, line []byte) error {
 	m.write.Lock()
 	defer m.write.Unlock()
-	stop := context.AfterFunc(ctx, func() { m.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = m.conn.SetWriteDeadline(time.Unix(1, 0)) })
 	_, err := m.conn.Write(line)
 	if !stop() || err != nil {
 		// The deadline was, or may yet be, set in the past.
