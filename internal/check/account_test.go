@@ -132,6 +132,15 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%d programs: %s, %s", maxPrograms+1, f.Outcome, f.Because)
 	}
 	m = fit(t)
+	list = m.root.Make(unins)
+	for i := range 500 {
+		list.Keys = append(list.Keys, &registry.Node{Name: fmt.Sprint(i), Values: []windows.Value{registry.NewSZ("DisplayName", strings.Repeat("x", 20_000))}})
+	}
+	rep = Run(Collect(context.Background(), m), Options{})
+	if f := find(t, rep, "OfficeInstalled"); f.Outcome != Unknown || !strings.Contains(f.Because, "more than 8 MiB") {
+		t.Errorf("10 MB of names: %s, %s", f.Outcome, f.Because)
+	}
+	m = fit(t)
 	list = m.root.Make(ifs)
 	for i := range maxAdapters {
 		list.Keys = append(list.Keys, &registry.Node{Name: fmt.Sprint(i)})

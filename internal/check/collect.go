@@ -17,7 +17,9 @@ import (
 // Limits on what a stranger's disk may make us hold. A real machine stays far below them.
 const (
 	maxPrograms = 20_000
-	maxAdapters = 2_000
+	// maxProgramText bounds the names of programs that are kept, in bytes: those of a hostile hive may share one long value.
+	maxProgramText = 8 << 20
+	maxAdapters    = 2_000
 	// kernelHead is how much of ntoskrnl.exe is read, in bytes: its PE header lies within the first page or two.
 	kernelHead = 8 << 10
 )
@@ -202,6 +204,7 @@ func (r *reader) programs(p string) Known[[]Program] {
 		return unread[[]Program](at, why(err))
 	}
 	list := make([]Program, 0, len(names))
+	kept := 0
 	for _, name := range names {
 		sub, err := k.Open(name)
 		if err != nil {
@@ -210,6 +213,9 @@ func (r *reader) programs(p string) Known[[]Program] {
 		display := valueOf(r, windows.Software, sub, at+`\`+printable(name)+`\DisplayName`, "DisplayName", keyAlways, "", text)
 		if !display.OK() {
 			return unread[[]Program](display.From, display.Why)
+		}
+		if kept += len(name) + len(display.Value) + len(display.From); kept > maxProgramText {
+			return unread[[]Program](at, fmt.Sprintf("the names of its programs take more than %d MiB", maxProgramText>>20))
 		}
 		list = append(list, Program{Key: name, Name: display.Value, From: display.From})
 	}
