@@ -49,7 +49,7 @@ func fill(v reflect.Value, r *rand.Rand) {
 		fill(e, r)
 		v.SetMapIndex(k, e)
 	case reflect.String:
-		v.SetString([]string{"s", "ü<&>\"\\\n\x00", "😀", "x y"}[r.Intn(4)])
+		v.SetString([]string{"s", "ü<&>\"\\\n\t", "😀", "x y"}[r.Intn(4)])
 	case reflect.Int32, reflect.Int64:
 		v.SetInt(-r.Int63n(1 << 31))
 	case reflect.Uint8:
