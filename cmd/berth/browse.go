@@ -33,7 +33,7 @@ type insideCmd struct {
 
 // open opens the export. The envelope is to be closed.
 func (c *insideCmd) open() (*disk.Envelope, *offline.Found, error) {
-	env, err := disk.OpenFile(c.File, disk.Options{Format: strings.ToUpper(c.Format)})
+	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format)})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -166,6 +166,63 @@ func TestBrowse(t *testing.T) {
 	}
 }
 
+// TestSplitExports looks into disks that lie in several files, which every command finds beside the descriptor.
+func TestSplitExports(t *testing.T) {
+	vm, dir := insideVM(t), t.TempDir()
+	raw := filepath.Join(dir, "inside.raw")
+	if _, stderr, code := berth(t, "convert", vm, raw); code != 0 {
+		t.Fatal(stderr)
+	}
+	for _, sub := range []string{"monolithicFlat", "twoGbMaxExtentSparse"} {
+		folder := filepath.Join(dir, sub)
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(folder, "disk.vmdk")
+		if out, err := exec.CommandContext(t.Context(), "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat="+sub, raw, file).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		commands := []struct {
+			args   []string
+			stdout string // what it contains
+			codes  string
+		}{
+			{[]string{"inspect", file}, "Windows 2 of 2", "0"},
+			{[]string{"ls", file, "strange"}, "Grüße.txt", "0"},
+			{[]string{"cat", file, "strange/Grüße.txt"}, "Grüße", "0"},
+			{[]string{"reg", file, `SOFTWARE\Strange`, "qword"}, "0x100000001", "0"},
+			{[]string{"check", file}, "", "01"}, // fit or not, but read
+			{[]string{"convert", file, filepath.Join(folder, "out.raw")}, "", "0"},
+		}
+		for _, c := range commands {
+			if stdout, stderr, code := berth(t, c.args...); !strings.ContainsRune(c.codes, rune('0'+code)) || !strings.Contains(stdout, c.stdout) {
+				t.Errorf("%s of %s: exit code %d\n%s\n%s", c.args[0], sub, code, stdout, stderr)
+			}
+		}
+		// Without one of its files the disk is refused, and so it is where that file is a link out of the folder.
+		parts, err := filepath.Glob(filepath.Join(folder, "disk-*.vmdk"))
+		if err != nil || len(parts) == 0 {
+			t.Fatal(parts, err)
+		}
+		moved := filepath.Join(dir, "moved."+sub)
+		if err := os.Rename(parts[0], moved); err != nil {
+			t.Fatal(err)
+		}
+		for _, link := range []bool{false, true} {
+			if link {
+				if err := os.Symlink(moved, parts[0]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, c := range commands[:5] {
+				if _, stderr, code := berth(t, c.args...); code != 2 || !strings.Contains(stderr, "refers elsewhere") {
+					t.Errorf("%s of %s without a part, link %v: exit code %d, %s", c.args[0], sub, link, code, stderr)
+				}
+			}
+		}
+	}
+}
+
 func TestCatWritesFiles(t *testing.T) {
 	vm := insideVM(t)
 	out := filepath.Join(t.TempDir(), "SOFTWARE")

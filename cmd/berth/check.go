@@ -58,7 +58,7 @@ func checkFile(ctx context.Context, path, format string, opt check.Options) (rep
 	if _, ok := check.ProfileByName(opt.Profile); !ok {
 		return report, nil, fmt.Errorf("there is no profile %q: choose %s", opt.Profile, strings.Join(check.ProfileNames(), ", "))
 	}
-	env, err := disk.OpenFile(path, disk.Options{Format: format})
+	env, err := openExport(path, disk.Options{Format: format})
 	if err != nil {
 		return report, nil, err
 	}

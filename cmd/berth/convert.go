@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"berth/internal/disk"
@@ -36,12 +35,7 @@ func (c convertCmd) Run(ctx context.Context) error {
 	if _, err := os.Lstat(c.Out); err == nil {
 		return fmt.Errorf("%s is there already, and nothing is ever written over: choose another name, or remove it", c.Out)
 	}
-	siblings, err := os.OpenRoot(filepath.Dir(c.File))
-	if err != nil {
-		return err
-	}
-	defer siblings.Close()
-	env, err := disk.OpenFile(c.File, disk.Options{Format: strings.ToUpper(c.Format), Sequential: true, Siblings: disk.SiblingsIn(siblings)})
+	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format), Sequential: true})
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ Exit codes: 0 it was read; 2 it could not be read.`
 }
 
 func (c inspectCmd) Run(ctx context.Context) error {
-	env, err := disk.OpenFile(c.File, disk.Options{Format: strings.ToUpper(c.Format)})
+	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format)})
 	if err != nil {
 		return err // exit code 2
 	}
