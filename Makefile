@@ -12,7 +12,7 @@ GO ?= go
 VM ?=
 DATA ?= .berth
 
-.PHONY: help build web run demo test unit sdk lint bench fuzz setup setup-test clean
+.PHONY: help build web run demo test unit sdk lint bench fuzz fuzz-short setup setup-test clean
 
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -41,7 +41,7 @@ run: setup build ## Take an exported VM (VM=win10.ova; else a sample) to a runni
 demo: setup build ## The same, and end
 	bin/berth up --demo --data $(DATA) $(VM)
 
-test: setup-test lint unit sdk ## All tests
+test: setup-test lint unit sdk fuzz-short ## All tests
 
 unit: web
 	$(GO) vet ./...
@@ -61,6 +61,10 @@ bench: setup-test web ## Benchmarks, beside their peers
 FUZZTIME ?= 1m
 fuzz: ## Every fuzz target for FUZZTIME
 	@scripts/fuzz $(FUZZTIME)
+
+# What reads a stranger's disk: containers, partition tables, inflate, NTFS, FAT, hives, their logs, the boot configuration.
+fuzz-short: ## The readers of disks, 10 s each
+	@scripts/fuzz 10s 'Fuzz(Open|Partitions|Raw|Volume|FAT|Hive|Log|BootStore)'
 
 clean: ## Remove what was built (not the data folder)
 	rm -rf bin internal/console/dist/.built web/node_modules

@@ -392,3 +392,40 @@ func TestTablesOfSfdisk(t *testing.T) {
 		}
 	}
 }
+
+func FuzzPartitions(f *testing.F) {
+	f.Add(gptDisk(80, 512, windowsRows[0]), uint16(0))
+	f.Add(gptDisk(512, 512, windowsRows...), uint16(0))
+	f.Add(gptDisk(80, 4096, windowsRows[0]), uint16(9))
+	mbr := make([]byte, 8<<10)
+	putMBR(mbr, mbrRow{0x80, 7, 1, 2}, mbrRow{0, 15, 4, 12})
+	putMBR(mbr[4*512:], mbrRow{0, 7, 1, 1}, mbrRow{0, 5, 4, 4})
+	putMBR(mbr[8*512:], mbrRow{0, 7, 1, 1})
+	f.Add(mbr, uint16(0))
+	loop := bytes.Clone(mbr)
+	putMBR(loop[8*512:], mbrRow{0, 7, 1, 1}, mbrRow{0, 5, 0, 4})
+	f.Add(loop, uint16(3))
+	f.Fuzz(func(t *testing.T, data []byte, zeros uint16) {
+		// Zeros behind make room for what the table says.
+		p := append(bytes.Clone(data), make([]byte, int(zeros)*16)...)
+		if len(p) == 0 {
+			return
+		}
+		for _, size := range []int64{512, 4096} {
+			mendGPT(p, size, size)
+			mendGPT(p, int64(len(p))/size*size-size, size)
+		}
+		table, err := Partitions(asImage(t, p))
+		if err != nil {
+			sound(t, err)
+			return
+		}
+		numbers := map[int]bool{}
+		for _, e := range table.Entries {
+			if e.Number < 1 || numbers[e.Number] || e.Start < 0 || e.Length <= 0 || e.Start > int64(len(p))-e.Length {
+				t.Fatalf("partition %+v of a disk of %d bytes, with %+v", e, len(p), table.Entries)
+			}
+			numbers[e.Number] = true
+		}
+	})
+}

@@ -1,7 +1,10 @@
 package offline
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -176,4 +179,35 @@ func TestWindowsBootStore(t *testing.T) {
 	if !loaders["winload.exe"] && !loaders["winload.efi"] || loaders["winload.efi"] != startsWinloadEFI(h) {
 		t.Errorf("%v, startsWinloadEFI %v", loaders, startsWinloadEFI(h))
 	}
+}
+
+// FuzzBootStore reads a boot configuration in which 4 bytes are another value, or one that is all the fuzzer's.
+func FuzzBootStore(f *testing.F) {
+	root := &registry.Node{Name: "BCD00000000"}
+	for i := range 3 {
+		object := fmt.Sprintf(`Objects\{%08d-0000-0000-0000-000000000000}`, i)
+		root.Make(object + `\Description`).Set(registry.NewDWORD("Type", 0x10200003))
+		root.Make(object + `\Elements\12000002`).Set(registry.NewSZ("Element", `\Windows\system32\winload.efi`))
+	}
+	store, err := registry.Build(root, registry.BuildOptions{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if !startsWinloadEFI(&hive{name: windows.BCD, files: fstest.MapFS{"BCD": {Data: store}}, path: "BCD"}) {
+		f.Fatal("the seed is not read as what it is")
+	}
+	f.Add(store, -1, uint32(0))
+	for at := 4096; at < len(store); at += 52 {
+		f.Add(store, at, uint32(0xffffffff))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, at int, v uint32) {
+		if at >= 0 && at <= len(b)-4 {
+			b = bytes.Clone(b)
+			binary.LittleEndian.PutUint32(b[at:], v)
+		}
+		h := &hive{name: windows.BCD, files: fstest.MapFS{"BCD": {Data: b}}, path: "BCD"}
+		if startsWinloadEFI(h) && h.state().Err != nil {
+			t.Errorf("winload.efi was found in a store that does not open: %v", h.state().Err)
+		}
+	})
 }
