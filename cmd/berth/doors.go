@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,7 +48,7 @@ func newDoors(d *desk.Desk, store *s3.Store, driver compute.Driver, figures *met
 	browser(pages, d, log)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case signedFor(r) == "s3":
+		case awsapi.SignedFor(r) == "s3":
 			objects.ServeHTTP(w, r)
 		case r.Method == http.MethodPost && r.URL.Path == "/" || r.Header.Get("X-Amz-Target") != "":
 			api.ServeHTTP(w, r)
@@ -61,19 +60,6 @@ func newDoors(d *desk.Desk, store *s3.Store, driver compute.Driver, figures *met
 			pages.ServeHTTP(w, r)
 		}
 	}), nil
-}
-
-// signedFor is the service that a request says it is signed for; "" when it is not signed at all.
-func signedFor(r *http.Request) string {
-	credential := r.URL.Query().Get("X-Amz-Credential")
-	if _, rest, ok := strings.Cut(r.Header.Get("Authorization"), "Credential="); ok {
-		credential, _, _ = strings.Cut(rest, ",")
-	}
-	scope := strings.Split(credential, "/") // key/date/region/service/aws4_request
-	if len(scope) < 5 {
-		return ""
-	}
-	return scope[len(scope)-2]
 }
 
 func answer(w http.ResponseWriter, status int, text string) {

@@ -91,6 +91,12 @@ func (s *Server) serve(x *exchange, w http.ResponseWriter, r *http.Request) (any
 		x.svc, x.name = s.byTarget[prefix], name
 	} else if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t == formType {
 		x.protocol = Query
+		// Only the body says which service is meant, and it may be none that can be read: until then the signature does.
+		for _, svc := range s.byVersion {
+			if svc.Name == SignedFor(r) {
+				x.svc, x.protocol = svc, svc.Protocol
+			}
+		}
 	}
 	if r.Method != http.MethodPost || r.URL.Path != "/" || target == "" && x.protocol == JSON11 || target != "" && x.svc == nil {
 		return nil, unknownOperation(x, printable(target))
@@ -136,10 +142,11 @@ func (s *Server) routeForm(x *exchange, body []byte) error {
 	}
 	version, _ := x.form.take("Version")
 	x.name, _ = x.form.take("Action")
-	if x.svc = s.byVersion[version]; x.svc == nil {
+	svc := s.byVersion[version]
+	if svc == nil {
 		return &Error{Code: "InvalidAction", Message: fmt.Sprintf("Could not find operation %s for version %s", printable(x.name), printable(version))}
 	}
-	x.protocol = x.svc.Protocol
+	x.svc, x.protocol = svc, svc.Protocol
 	if x.name == "" {
 		return &Error{Code: "MissingAction", Message: "The request must contain the parameter Action"}
 	}
@@ -232,11 +239,7 @@ func (x *exchange) encodeError(err smithy.APIError) []byte {
 		}
 		return []byte(`{"__type":"InternalServerException","message":"The error could not be written."}`)
 	}
-	name, version := "aws", ""
-	if x.svc != nil {
-		name, version = x.svc.Name, x.svc.Version
-	}
-	return encodeXMLError(x.protocol, version, name, x.id, err)
+	return encodeXMLError(x.protocol, x.svc, x.id, err)
 }
 
 // refusalOf tells refusals, which are shown, from failures, which are logged once and shown as an id to ask for. An

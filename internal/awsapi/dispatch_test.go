@@ -313,7 +313,11 @@ func TestRefusalsOfTheWire(t *testing.T) {
 		{"STS unknown action", "sts", "", "Action=AssumeRole&Version=2011-06-15", 400, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>InvalidAction</Code>`},
 		{"STS unsigned", "", "", "Action=GetCallerIdentity&Version=2011-06-15", 403, "<Code>MissingAuthenticationToken</Code>"},
 		{"unknown version", "sts", "", "Action=GetCallerIdentity&Version=1999-01-01", 400, "<Code>InvalidAction</Code><Message>Could not find operation GetCallerIdentity for version 1999-01-01</Message>"},
-		{"Query too long", "ec2", "", "Action=" + long, 413, "<Code>RequestEntityTooLarge</Code>"},
+		{"Query too long", "sts", "", "Action=" + long, 413, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>RequestEntityTooLarge</Code>`},
+		{"EC2 too long", "ec2", "", "Action=" + long, 413, "<Response><Errors><Error><Code>RequestEntityTooLarge</Code>"},
+		{"EC2 unknown version", "ec2", "", "Action=DescribeImages&Version=1999-01-01", 400, "<Response><Errors><Error><Code>InvalidAction</Code>"},
+		{"EC2 bad form", "ec2", "", "Action=%zz", 400, "<Response><Errors><Error><Code>MalformedQueryString</Code>"},
+		{"nobody's", "", "", "Action=X&Version=1999-01-01", 400, "<ErrorResponse><Error><Type>Sender</Type><Code>InvalidAction</Code>"},
 	}
 	for _, tt := range tests {
 		status, body := d.post(t, tt.service, tt.target, tt.body)

@@ -273,8 +273,8 @@ func xmlValue(b *bytes.Buffer, name string, v reflect.Value, p Protocol) {
 	}
 }
 
-// encodeXMLError writes the error envelope of EC2 or of the other Query services.
-func encodeXMLError(p Protocol, version, name, requestID string, err smithy.APIError) []byte {
+// encodeXMLError writes the error envelope of EC2 or of the other Query services. svc is nil where nobody knows which is meant.
+func encodeXMLError(p Protocol, svc *service, requestID string, err smithy.APIError) []byte {
 	var b bytes.Buffer
 	b.WriteString(xml.Header)
 	if p == EC2 {
@@ -290,7 +290,11 @@ func encodeXMLError(p Protocol, version, name, requestID string, err smithy.APIE
 	if err.ErrorFault() == smithy.FaultServer {
 		side = "Receiver"
 	}
-	fmt.Fprintf(&b, `<ErrorResponse xmlns="https://%s.amazonaws.com/doc/%s/"><Error>`, name, version)
+	if svc != nil {
+		fmt.Fprintf(&b, `<ErrorResponse xmlns="https://%s.amazonaws.com/doc/%s/"><Error>`, svc.Name, svc.Version)
+	} else {
+		b.WriteString("<ErrorResponse><Error>")
+	}
 	writeElement(&b, "Type", side)
 	writeElement(&b, "Code", err.ErrorCode())
 	writeElement(&b, "Message", err.ErrorMessage())

@@ -173,6 +173,20 @@ func querySignature(q url.Values, p Protocol) (*signature, error) {
 	return s, nil
 }
 
+// SignedFor is the service that a request says it is signed for, in its header or its URL; "" when it is not signed at all.
+// Nothing is verified: it tells which door a request means, and whose error shape its sender reads.
+func SignedFor(r *http.Request) string {
+	credential := r.URL.Query().Get("X-Amz-Credential")
+	if _, rest, ok := strings.Cut(r.Header.Get("Authorization"), "Credential="); ok {
+		credential, _, _ = strings.Cut(rest, ",")
+	}
+	scope := strings.Split(credential, "/") // key/date/region/service/aws4_request
+	if len(scope) < 5 {
+		return ""
+	}
+	return scope[len(scope)-2]
+}
+
 // queryError is a malformed presigned URL, for which S3 has a code of its own.
 func queryError(p Protocol, message string) *Error {
 	if p == S3 {
