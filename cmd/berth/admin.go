@@ -12,7 +12,7 @@ import (
 
 // adminCmd groups what AWS has no command for. All of it goes through the service's own door, as any client's.
 type adminCmd struct {
-	Data string `help:"The service's data folder: admin.json in it says where the service is, and has the key." default:".berth" type:"path" env:"BERTH_DATA" placeholder:"DIR"`
+	Data string `help:"The service's data folder: admin.json in it says where the service is, and has the key." default:".berth" type:"path" env:"BERTH_DATA"`
 
 	CreateDirectory createDirectoryCmd `cmd:"" help:"Make a built-in directory."`
 	ListDirectories listDirectoriesCmd `cmd:"" help:"List directories, registered for WorkSpaces or not."`

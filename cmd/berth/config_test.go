@@ -47,6 +47,27 @@ func TestFlagsEnvironmentAndFile(t *testing.T) {
 	}
 }
 
+// TestHelpTeaches holds that the help names what a flag is when it is not given.
+func TestHelpTeaches(t *testing.T) {
+	var c cli
+	parser, err := newParser(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var help strings.Builder
+	parser.Stdout = &help
+	parser.Exit = func(int) { panic(t) } // help has been printed; without an exit parsing would go on
+	func() {
+		defer func() { recover() }() //nolint:errcheck // the panic above
+		_, err = parser.Parse([]string{"serve", "--help"})
+	}()
+	for _, want := range []string{`--data=`, `--listen="127.0.0.1:7654"`, `--region="us-east-1"`, "--enable-delay=2s", `--profile="seed-2020"`, "--grace=30s", "--log-level=info", "/etc/berth.json", "admin.json"} {
+		if !strings.Contains(help.String(), want) {
+			t.Errorf("the help lacks %s:\n%s", want, help.String())
+		}
+	}
+}
+
 func TestConfigurationFileThatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"regoin": "eu-west-1"}`:     `no flag "regoin"`,

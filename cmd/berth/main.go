@@ -27,7 +27,7 @@ var version = "development"
 // cli is the command line. What is set for good can also be given as an environment variable, which --help names, and every
 // flag in a JSON file named by --config or found at /etc/berth.json. A flag overrules the environment, and that the file.
 type cli struct {
-	Config kong.ConfigFlag `help:"A JSON file with flags as keys, {\"region\": \"eu-west-1\"}." type:"path" env:"BERTH_CONFIG" placeholder:"FILE"`
+	Config kong.ConfigFlag `help:"A JSON file with flags as keys, {\"region\": \"eu-west-1\"}. /etc/berth.json is read too, if it is there." type:"path" env:"BERTH_CONFIG" placeholder:"FILE"`
 
 	Up      upCmd      `cmd:"" help:"Take an exported Windows VM through all eight steps, and show its desktop."`
 	Serve   serveCmd   `cmd:"" help:"Run the service: WorkSpaces, EC2 image import, S3 and STS on one address."`
@@ -56,7 +56,7 @@ func newParser(c *cli) (*kong.Kong, error) {
 		kong.Description("Berth gives your own, licensed Windows a berth: desktops behind the Amazon WorkSpaces API, on your own hardware.\n\nBegin with \"berth up\", which shows the whole process on a sample."),
 		kong.Configuration(loadConfiguration, "/etc/berth.json"),
 		kong.Vars{"profiles": strings.Join(check.ProfileNames(), ", "), "profile": check.DefaultProfile, "formats": formatNames(), "sample": phony.Base, "samples": sampleNames()},
-		kong.UsageOnError(),
+		kong.ShortUsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 80}),
 		kong.ExplicitGroups([]kong.Group{{Key: "account", Title: "The account:"}, {Key: "network", Title: "Network:"}, {Key: "machines", Title: "Desktops:"}, {Key: "log", Title: "Log:"}}),
 		kong.Exit(func(code int) { os.Exit(min(code, 2)) }), // a wrong command line is 2, as what cannot be read

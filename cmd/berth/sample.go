@@ -12,7 +12,7 @@ import (
 
 type sampleCmd struct {
 	File string `arg:"" help:"Where to write it. The ending says the format: ova, vmdk, vhd, vhdx, qcow2 or raw." type:"path"`
-	Kind string `help:"Which machine: ${samples}." default:"${sample}" placeholder:"NAME"`
+	Kind string `help:"Which machine: ${samples}." default:"${sample}"`
 }
 
 // Help is shown by berth sample --help.

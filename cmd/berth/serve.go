@@ -25,18 +25,18 @@ import (
 )
 
 type serveCmd struct {
-	Data   string `help:"Folder for everything that the service keeps. It is made if it is not there." default:".berth" type:"path" env:"BERTH_DATA" placeholder:"DIR"`
-	Listen string `help:"Address to listen on; port 0 takes any free one." default:"127.0.0.1:7654" env:"BERTH_LISTEN" placeholder:"HOST:PORT"`
-	Region string `help:"The Region that this service is." default:"us-east-1" env:"BERTH_REGION" placeholder:"NAME"`
+	Data   string `help:"Folder for everything that the service keeps. It is made if it is not there." default:".berth" type:"path" env:"BERTH_DATA"`
+	Listen string `help:"Address to listen on; port 0 takes any free one." default:"127.0.0.1:7654" env:"BERTH_LISTEN"`
+	Region string `help:"The Region that this service is." default:"us-east-1" env:"BERTH_REGION"`
 
 	Database string `help:"Where records are kept: sqlite:PATH or postgres://… Default: a SQLite file in the data folder." env:"BERTH_DATABASE" placeholder:"URL"`
 
 	Account     string        `help:"The account's 12 digits. Default: made up at the first start. It cannot be changed later, nor can the Region." group:"account" env:"BERTH_ACCOUNT" placeholder:"DIGITS"`
 	Eligible    bool          `help:"Whether the account may enable BYOL. Say no until your licence has been looked at." group:"account" default:"true" negatable:"" env:"BERTH_ELIGIBLE"`
 	Guidance    string        `help:"What an account that is not eligible is told to do." group:"account" env:"BERTH_GUIDANCE" placeholder:"TEXT"`
-	EnableDelay time.Duration `help:"How long enabling BYOL takes." group:"account" default:"2s" env:"BERTH_ENABLE_DELAY" placeholder:"TIME"`
+	EnableDelay time.Duration `help:"How long enabling BYOL takes." group:"account" default:"2s" env:"BERTH_ENABLE_DELAY"`
 	Graphics    bool          `help:"Whether Graphics and GraphicsPro images may be made." group:"account" env:"BERTH_GRAPHICS"`
-	Profile     string        `help:"Whose requirements images must meet: ${profiles}." group:"account" default:"${profile}" env:"BERTH_PROFILE" placeholder:"NAME"`
+	Profile     string        `help:"Whose requirements images must meet: ${profiles}." group:"account" default:"${profile}" env:"BERTH_PROFILE"`
 
 	Reserve      []netip.Prefix `help:"Networks of your own that no management range may overlap, separated by commas." group:"network" env:"BERTH_RESERVE" placeholder:"CIDR"`
 	HostNetworks bool           `help:"Whether this host's own routes are kept out of the management ranges too." group:"network" default:"true" negatable:"" env:"BERTH_HOST_NETWORKS"`
@@ -48,10 +48,10 @@ type serveCmd struct {
 	Accelerator string `help:"How desktops run: kvm, tcg (software emulation), or auto: kvm when a probe's guest runs with it." group:"machines" enum:"auto,kvm,tcg" default:"auto" env:"BERTH_ACCELERATOR"`
 	OnExit      string `help:"What becomes of running desktops when the service ends: keep (they are found again at the next start) or power-off." group:"machines" enum:"keep,power-off" default:"keep" env:"BERTH_ON_EXIT"`
 
-	Grace time.Duration `help:"How long a desktop that is asked to turn itself off may take before the plug is pulled." group:"machines" default:"30s" env:"BERTH_GRACE" placeholder:"TIME"`
+	Grace time.Duration `help:"How long a desktop that is asked to turn itself off may take before the plug is pulled." group:"machines" default:"30s" env:"BERTH_GRACE"`
 
 	LogFormat string     `help:"text or json." group:"log" enum:"text,json" default:"text" env:"BERTH_LOG_FORMAT"`
-	LogLevel  slog.Level `help:"debug, info, warn or error." group:"log" default:"info" env:"BERTH_LOG_LEVEL" placeholder:"LEVEL"`
+	LogLevel  slog.Level `help:"debug, info, warn or error." group:"log" default:"info" env:"BERTH_LOG_LEVEL"`
 }
 
 // Help is shown by berth serve --help.

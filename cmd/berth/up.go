@@ -17,8 +17,8 @@ import (
 
 type upCmd struct {
 	VM     string `arg:"" optional:"" help:"An exported Windows VM. Without one a sample is made, which is not Windows." type:"existingfile"`
-	Data   string `help:"Folder for everything that the service keeps." default:".berth" type:"path" env:"BERTH_DATA" placeholder:"DIR"`
-	Listen string `help:"Address of the service." default:"127.0.0.1:7654" env:"BERTH_LISTEN" placeholder:"HOST:PORT"`
+	Data   string `help:"Folder for everything that the service keeps." default:".berth" type:"path" env:"BERTH_DATA"`
+	Listen string `help:"Address of the service." default:"127.0.0.1:7654" env:"BERTH_LISTEN"`
 	Demo   bool   `help:"End when the desktop has been shown, and take down what was put up."`
 	Office string `help:"Subscribe the image to Microsoft_Office_2016 or Microsoft_Office_2019." enum:",Microsoft_Office_2016,Microsoft_Office_2019" default:"" placeholder:"NAME"`
 
