@@ -26,7 +26,7 @@ import (
 
 // insideCmd is what the commands that look into an exported VM have in common.
 type insideCmd struct {
-	File    string `arg:"" type:"existingfile" help:"An exported VM: OVA, VMDK, VHD, VHDX, QCOW2 or a raw disk. It is only read."`
+	File    string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2 or a raw disk. It is only read."`
 	Windows int    `help:"Which Windows, where there are several (berth inspect lists them). The first one is 1." default:"1" placeholder:"N"`
 	Format  string `help:"What the file is (${formats}), where its content could be taken for something else." placeholder:"NAME"`
 }

@@ -223,6 +223,24 @@ func TestSplitExports(t *testing.T) {
 	}
 }
 
+// TestBareOVF looks into an export whose files were not packed into an OVA, or were unpacked.
+func TestBareOVF(t *testing.T) {
+	vm, dir := insideVM(t), t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "tar", "-xf", vm, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	descriptors, err := filepath.Glob(filepath.Join(dir, "*.ovf"))
+	if err != nil || len(descriptors) != 1 {
+		t.Fatal(descriptors, err)
+	}
+	if stdout, stderr, code := berth(t, "inspect", descriptors[0]); code != 0 || !strings.Contains(stdout, "Windows 2 of 2") || !strings.Contains(stdout, "OVF") {
+		t.Errorf("exit code %d\n%s\n%s", code, stdout, stderr)
+	}
+	if stdout, stderr, code := berth(t, "cat", descriptors[0], "strange/Grüße.txt"); code != 0 || stdout != "Grüße" {
+		t.Errorf("exit code %d\n%s\n%s", code, stdout, stderr)
+	}
+}
+
 func TestCatWritesFiles(t *testing.T) {
 	vm := insideVM(t)
 	out := filepath.Join(t.TempDir(), "SOFTWARE")

@@ -15,7 +15,7 @@ import (
 )
 
 type checkCmd struct {
-	File    string `arg:"" type:"existingfile" help:"An exported VM: OVA, VMDK, VHD, VHDX, QCOW2 or a raw disk. It is only read."`
+	File    string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2 or a raw disk. It is only read."`
 	Profile string `help:"Whose requirements: ${profiles}." default:"${profile}" env:"BERTH_PROFILE"`
 	Office  bool   `help:"Check for an image that is to be subscribed to Microsoft Office: 20 GB free, no Office installed."`
 	Format  string `help:"What the file is (${formats}), where its content could be taken for something else." placeholder:"NAME"`

@@ -12,7 +12,7 @@ import (
 )
 
 type convertCmd struct {
-	File    string `arg:"" type:"existingfile" help:"An exported VM: OVA, VMDK, VHD, VHDX, QCOW2, or a raw disk, as it is or in gzip or xz. It is only read."`
+	File    string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2, or a raw disk, as it is or in gzip or xz. It is only read."`
 	Out     string `arg:"" type:"path" help:"The raw disk to write. There must be no such file yet."`
 	Disk    int    `help:"Which disk of an OVA that has several, from 1 on." placeholder:"N"`
 	Format  string `help:"What the file is (${formats}), where its content could be taken for something else." placeholder:"NAME"`
@@ -28,7 +28,7 @@ func (convertCmd) Help() string {
   berth convert server.ova data.raw --disk 2
   berth convert win10.raw.xz win10.raw
 
-The export is found out by its content, never by its name, and is neither changed nor trusted: a disk that refers to another file is refused, but for the parts of a split VMDK, which must lie beside it. The copy has its name only when it is whole; until then it ends in ".part".`
+The export is found out by its content, never by its name, and is neither changed nor trusted: a disk that refers to another file is refused, but for the parts of a split VMDK and the disks of an OVF, which must lie beside it. The copy has its name only when it is whole; until then it ends in ".part".`
 }
 
 func (c convertCmd) Run(ctx context.Context) error {

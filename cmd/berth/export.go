@@ -7,8 +7,8 @@ import (
 	"berth/internal/disk"
 )
 
-// openExport opens an exported VM by its content. The parts of a split or flat VMDK are opened by their bare names in the folder
-// of its descriptor, and nowhere else. The envelope is to be closed.
+// openExport opens an exported VM by its content. The parts of a split or flat VMDK and the disks of a bare OVF are
+// opened by their bare names in the folder of the descriptor, and nowhere else. The envelope is to be closed.
 func openExport(path string, opt disk.Options) (*disk.Envelope, error) {
 	folder, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {

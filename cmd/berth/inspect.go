@@ -10,7 +10,7 @@ import (
 )
 
 type inspectCmd struct {
-	File   string `arg:"" type:"existingfile" help:"An exported VM: OVA, VMDK, VHD, VHDX, QCOW2 or a raw disk. It is only read."`
+	File   string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2 or a raw disk. It is only read."`
 	Verify bool   `help:"Read the whole file and compare it with the digests of the OVA's manifest."`
 	Format string `help:"What the file is (${formats}), where its content could be taken for something else." placeholder:"NAME"`
 	Output string `help:"text or json." enum:"text,json" default:"text" short:"o"`

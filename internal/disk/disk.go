@@ -3,7 +3,7 @@
 // A disk is opened by its content (never by its name) and is then an io.ReaderAt over the bytes the guest saw, plus a map
 // of which of those bytes are stored at all. An exported machine is an [Envelope]: the disks, and what the export says about
 // the hardware around them. Nothing inside a file makes this package open another file: every such reference is a [Refusal],
-// but for the extents of a split disk, which the caller hands in by bare name ([Options]).
+// but for the extents of a split disk and the disks of a bare OVF, which the caller hands in by bare name ([Options]).
 //
 // A format is one file and one entry in [Formats]; what it contributes is a layout, which tells where a byte of the guest's
 // disk is stored. Reading, caching, inflating and bounds are the same for all.
@@ -64,7 +64,7 @@ type Source interface {
 // Refusal is a disk or export that Berth will not read, and says why: it is encrypted, refers to another file, is of an
 // unsupported sub-format, or is damaged. It is about the input, never about this machine.
 type Refusal struct {
-	// Format is the container format as far as it was recognised: "OVA", "VMDK", "VHD", "VHDX", "QCOW2", "RAW", "GZIP", "XZ"; or the kind
+	// Format is the container format as far as it was recognised: "OVA", "OVF", "VMDK", "VHD", "VHDX", "QCOW2", "RAW", "GZIP", "XZ"; or the kind
 	// of partition table, "GPT" or "MBR".
 	Format string
 	// Reason is one of the Reason constants: what kind of thing is wrong.
@@ -108,14 +108,14 @@ type Options struct {
 	// Sequential accepts a raw disk inside a gzip or xz file. Its Size is -1, and only [Copy] reads it: ReadAt and Extents
 	// refuse. Without it such a file is refused.
 	Sequential bool
-	// Siblings opens another file of the same upload by its bare name (split and flat VMDK). nil: there are none. A name
+	// Siblings opens another file of the same upload by its bare name (split and flat VMDK, the disks of an OVF). nil: there are none. A name
 	// that is not there is an error that satisfies errors.Is(err, fs.ErrNotExist). Inside an OVA its members are the siblings.
 	Siblings func(name string) (Source, error)
 }
 
 // Envelope is an exported machine: one or more disks and what the export says about the hardware.
 type Envelope struct {
-	// Format is what the file itself is: "OVA", or the format of its only disk.
+	// Format is what the file itself is: "OVA", "OVF", or the format of its only disk.
 	Format   string
 	Disks    []Disk
 	Hardware Hardware
@@ -128,13 +128,13 @@ type Envelope struct {
 
 // Disk is one disk of an Envelope.
 type Disk struct {
-	// Name is the file's name inside the OVA, empty for a bare disk.
+	// Name is the file's name inside the OVA or beside the OVF, empty for a bare disk.
 	Name string
 	// Format and SubFormat: "VMDK" "streamOptimized", "VHD" "dynamic", "QCOW2" "", ...
 	Format, SubFormat string
 	// Offset and Length locate the disk's file inside the uploaded file, in bytes (0 and the file's size for a bare disk).
-	// QEMU's raw driver takes them, so that a disk inside an OVA is never unpacked. Of a flat or split VMDK it is the
-	// descriptor; QEMU does not read a VHDX here whose log had to be replayed (Envelope.Warnings says so).
+	// QEMU's raw driver takes them, so that a disk inside an OVA is never unpacked. Of a flat or split VMDK and of
+	// an OVF it is the descriptor; QEMU does not read a VHDX here whose log had to be replayed (Envelope.Warnings says so).
 	Offset, Length int64
 	Image
 }

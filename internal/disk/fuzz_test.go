@@ -95,6 +95,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(gptDisk(80, 512, windowsRows[0]))
 	f.Add(packed(dirtyVHDX(guest, 0, 1)))
 	f.Add([]byte("# Disk DescriptorFile\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\nRW 8 FLAT \"a\" 0\nRW 8 ZERO\nRW 80 SPARSE \"b\"\n"))
+	f.Add(vmwareOVF("a", "b"))
 	files := []tarFile{{"a.ovf", vmwareOVF("a.vmdk", "b.vhd")}, {"a.vmdk", esx}, {"b.vhd", dynamicVHD(guest, 3)}}
 	f.Add(writeTar(f, tar.FormatUSTAR, append(files, tarFile{"a.mf", manifestOf("SHA512", files...)})...))
 

@@ -30,6 +30,7 @@ type Format struct {
 func Formats() []Format {
 	return []Format{
 		{"OVA", isOVA, openOVA},
+		{"OVF", isOVF, openOVF},
 		{"QCOW2", isQCOW2, openQCOW2},
 		{"VMDK", isVMDK, openVMDK},
 		{"VHDX", isVHDX, openVHDX},

@@ -86,19 +86,14 @@ func openOVA(f *file, opt Options) (*Envelope, error) {
 		if m == nil {
 			return nil, f.refuse(Damaged, "OVF File "+href, descriptor.offset, "the OVF refers to it, but it is not in the OVA")
 		}
+		if isOVA(&m.section) || isOVF(&m.section) {
+			return nil, f.refuse(Unsupported, "member "+m.name, m.offset, "an OVA inside an OVA, or an OVF as a disk")
+		}
 		inner, err := open(&m.section, opt, f.mem)
 		if err != nil {
 			return nil, inMember(err, m)
 		}
-		if inner.Format == "OVA" {
-			return nil, f.refuse(Unsupported, "member "+m.name, m.offset, "an OVA inside an OVA")
-		}
-		d := inner.Disks[0]
-		d.Name, d.Offset, d.Length = m.name, m.offset, m.bytes
-		e.Disks = append(e.Disks, d)
-		for _, w := range inner.Warnings {
-			e.Warnings = append(e.Warnings, m.name+": "+w)
-		}
+		e.add(m.name, inner, m.offset, m.bytes)
 	}
 	if sums == nil {
 		e.Warnings = append(e.Warnings, "The OVA has no manifest: whether it was damaged on its way cannot be told.")
@@ -109,6 +104,17 @@ func openOVA(f *file, opt Options) (*Envelope, error) {
 	}
 	e.Warnings = append(e.Warnings, "The digests in the manifest were not verified.")
 	return e, nil
+}
+
+// add takes over the only disk of inner, which name is.
+func (e *Envelope) add(name string, inner *Envelope, offset, length int64) {
+	d := inner.Disks[0]
+	d.Name, d.Offset, d.Length = name, offset, length
+	e.Disks = append(e.Disks, d)
+	for _, w := range inner.Warnings {
+		e.Warnings = append(e.Warnings, name+": "+w)
+	}
+	e.closers = append(e.closers, inner.closers...)
 }
 
 // inMember says in a Refusal of a disk in which member it is and where it is in the uploaded file.

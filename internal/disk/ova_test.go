@@ -9,6 +9,8 @@ import (
 	"crypto/sha512"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -174,4 +176,62 @@ func TestOVAWithFlatDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	equalImage(t, e.Disks[0], append(slices.Clone(want), make([]byte, 8*512)...))
+}
+
+// An OVF whose files were left side by side is the same machine as its OVA, and opens nothing but what lies beside it.
+func TestBareOVF(t *testing.T) {
+	first, second := guestDisk(3<<20+512, 1), guestDisk(1<<20, 2)
+	ovf := vmwareOVF("a.vmdk", "b.vmdk")
+	flat := fmt.Sprintf("# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW %d FLAT \"b-flat.vmdk\" 0\n", len(second)/512)
+	files := map[string][]byte{"a.vmdk": streamVMDK(first, esxi), "b.vmdk": []byte(flat), "b-flat.vmdk": second,
+		"itself.ovf": vmwareOVF("itself.ovf"), "machine.ova": writeTar(t, tar.FormatUSTAR), "newer": patched(plainQCOW2(second), 4, be32(9)...)}
+	dir := t.TempDir()
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	siblings := siblingsIn(t, dir)
+	e, err := Open(bytes.NewReader(ovf), Options{Siblings: siblings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Format != "OVF" || len(e.Disks) != 2 || e.Hardware.Firmware != "efi" || len(e.Warnings) != 1 || !strings.Contains(e.Warnings[0], "manifest") {
+		t.Fatalf("%+v", e)
+	}
+	for i, want := range [][]byte{first, second} {
+		if d := e.Disks[i]; d.Name != []string{"a.vmdk", "b.vmdk"}[i] || d.Offset != 0 || d.Length != int64(len(ovf)) {
+			t.Errorf("disk %d is %s, %d+%d", i, d.Name, d.Offset, d.Length)
+		}
+		equalImage(t, e.Disks[i], want)
+	}
+	if err := e.Verify(t.Context()); !errors.Is(err, ErrNoManifest) {
+		t.Errorf("verified: %v", err)
+	}
+	if len(e.closers) != 3 {
+		t.Errorf("%d files to close, want 3", len(e.closers))
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+
+	for _, c := range []struct {
+		disk, format string
+		reason       Reason
+		field        string
+	}{
+		{"missing.vmdk", "OVF", RefersElsewhere, "missing.vmdk"},
+		{"folder/a.vmdk", "OVF", RefersElsewhere, "href"},
+		{"../a.vmdk", "OVF", RefersElsewhere, "href"},
+		{"/etc/passwd", "OVF", RefersElsewhere, "href"},
+		{"itself.ovf", "OVF", Unsupported, "itself.ovf"},
+		{"newer", "QCOW2", Unsupported, "newer: version"},
+	} {
+		_, err := Open(bytes.NewReader(vmwareOVF("a.vmdk", c.disk)), Options{Siblings: siblings})
+		wantRefusal(t, err, c.format, c.reason, c.field)
+	}
+	_, err = Open(bytes.NewReader(ovf), Options{})
+	wantRefusal(t, err, "OVF", RefersElsewhere, "a.vmdk")
+	_, err = Open(bytes.NewReader(writeTar(t, tar.FormatUSTAR, tarFile{"a.ovf", vmwareOVF("b")}, tarFile{"b", vmwareOVF("b")})), Options{})
+	wantRefusal(t, err, "OVA", Unsupported, "member b")
 }
