@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -149,8 +150,12 @@ func TestTheServiceIsKilledTenTimes(t *testing.T) {
 	}
 	j.nothingTwice(t)
 
-	// A second run finds everything.
-	before := j.workspace
+	// A desktop runs on while the service is away, and is found again as it is. A second run finds everything else.
+	before, running := j.workspace, machinesOf(t, data)
+	if err := s.process.Load().Kill(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
 	again := &journey{data: data, vm: vm, out: &progress{w: testWriter{t}}}
 	if err := again.run(t.Context()); err != nil {
 		t.Fatal(err)
@@ -159,6 +164,9 @@ func TestTheServiceIsKilledTenTimes(t *testing.T) {
 		t.Errorf("the second run made another WorkSpace: %s, %s", before, again.workspace)
 	}
 	again.nothingTwice(t)
+	if now := machinesOf(t, data); !slices.Equal(now, running) {
+		t.Errorf("the desktop's QEMU was %v before the service was killed, and is %v", running, now)
+	}
 	if err := again.takeDown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
