@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -153,6 +154,32 @@ func TestReplay(t *testing.T) {
 			t.Errorf("%d keys, want 35595", c.keys)
 		}
 		compareTree(t, "", n, hivexml(t, file), whole)
+	}
+}
+
+// Values that the machine of SYSTEM_B wrote while it resumed are in the logs only.
+func TestReplayChangesValues(t *testing.T) {
+	b := realHive(t, "SYSTEM_B")
+	before := openBytes(t, b)
+	after := openBytes(t, b, logOf("LOG1", realHive(t, "SYSTEM_B.LOG1")), logOf("LOG2", realHive(t, "SYSTEM_B.LOG2")))
+	const power = `ControlSet001\Control\Session Manager\Power`
+	const container = `ControlSet001\Control\DeviceContainers\{00000000-0000-0000-FFFF-FFFFFFFFFFFF}\Properties\{3464f7a4-2444-40b1-980a-e0903cb6d912}\0008`
+	for _, c := range []struct{ key, value, before, after string }{
+		{power, "POSTTime", "00000000", "63200000"},
+		{power, "FwPOSTTime", "ef1d0000", "991e0000"},
+		{power, "TotalResumeTime", "d8493715", "a33c0000"},
+		{power, "TotalHibernateTime", "00000000", "d2240000"},
+		{container, "en-US", "3e5c75a8decbd301", "b2075b88a2cdd301"}, // FILETIME: two days apart
+	} {
+		for h, want := range map[*Hive]string{before: c.before, after: c.after} {
+			k, err := rootOf(t, h).Open(c.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v, err := k.Value(c.value); err != nil || fmt.Sprintf("%x", v.Data) != want {
+				t.Errorf("%s is %x (replayed: %v), want %s: %v", c.value, v.Data, h == after, want, err)
+			}
+		}
 	}
 }
 
