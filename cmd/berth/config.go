@@ -22,6 +22,9 @@ func loadConfiguration(r io.Reader) (kong.Resolver, error) {
 	if err := dec.Decode(&c); err != nil {
 		return nil, fmt.Errorf("configuration file: %w", err)
 	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, fmt.Errorf("configuration file: there is more after the object, at byte %d", dec.InputOffset())
+	}
 	return c, nil
 }
 

@@ -74,6 +74,8 @@ func TestConfigurationFileThatIsWrong(t *testing.T) {
 		`{"region": {"a": "b"}}`:      "an object where a value belongs",
 		`{"enable-delay": "a while"}`: "a while",
 		`region: eu-west-1`:           "configuration file",
+		`{}{"region": "eu-west-1"}`:   "there is more after the object",
+		`{"eligible": true}, x`:       "there is more after the object",
 	} {
 		if _, err := parsed(t, "--config", configFile(t, text), "serve"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
