@@ -253,6 +253,15 @@ func (f *fixture) registration(id string) types.WorkspaceDirectoryState {
 	return out.Directories[0].State
 }
 
+func TestRecordsAreForNobodyElse(t *testing.T) {
+	f := newFixture(t)
+	for _, name := range []string{"berth.db", "flows.db"} {
+		if fi, err := os.Stat(f.file(name)); err != nil || fi.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want mode 0600", name, fi, err)
+		}
+	}
+}
+
 func TestManagementRanges(t *testing.T) {
 	f := newFixture(t, func(c *Config) {
 		c.ReservedNetworks = []netip.Prefix{netip.MustParsePrefix("10.7.1.0/24"), netip.MustParsePrefix("172.16.0.0/12")}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/dbos-inc/dbos-transact-golang/dbos"
@@ -90,7 +91,12 @@ func (d *Desk) launchFlows(ctx context.Context) error {
 	}
 	// The engine keeps its tables apart from ours: a file of its own in SQLite, the schema "dbos" in PostgreSQL.
 	if scheme, _, _ := cutURL(d.cfg.Database); scheme == "sqlite" {
-		cfg.DatabaseURL = "sqlite:" + d.file("flows.db")
+		f, err := os.OpenFile(d.file("flows.db"), os.O_CREATE|os.O_RDWR, 0o600) // else the engine makes it for all to read
+		if err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		f.Close()
+		cfg.DatabaseURL = "sqlite:" + f.Name()
 	} else {
 		cfg.DatabaseURL = d.cfg.Database
 	}
