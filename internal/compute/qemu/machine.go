@@ -201,6 +201,8 @@ func (m *machine) see(ctx context.Context) (compute.Status, error) {
 		case err == nil && state == "running":
 			s.State = compute.Running
 			return s, nil
+		case err == nil && state == "shutdown" && p.gone(ctx, m.driver.times.end):
+			// It was ending, and has ended: why is said below.
 		case err == nil:
 			return failed("QEMU says that the guest is in state " + state)
 		}
