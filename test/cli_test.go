@@ -53,7 +53,7 @@ func (s *service) aws(t *testing.T, out any, args ...string) error {
 func cliService(t *testing.T) (s *service, run func(out any, args ...string), is func(what, got, want string)) {
 	t.Parallel()
 	if _, err := os.Stat(cli); errors.Is(err, os.ErrNotExist) {
-		t.Skip("the AWS CLI is not installed: apt-get install awscli")
+		t.Fatal("the AWS CLI is needed (scripts/setup test installs it)")
 	}
 	s = serve(t, "--enable-delay", "0s", "--no-host-networks")
 	run = func(out any, args ...string) {

@@ -397,7 +397,7 @@ func TestPermissions(t *testing.T) {
 func TestAWSCLI(t *testing.T) {
 	const cli = "/usr/bin/aws" // Debian's; another one in PATH may be a wrapper
 	if _, err := exec.LookPath(cli); err != nil {
-		t.Skip("the AWS CLI is not installed")
+		t.Fatal("the AWS CLI is needed (scripts/setup test installs it)")
 	}
 	d := open(t, AdministratorAccess)
 	run := func(args ...string) string {

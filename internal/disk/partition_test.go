@@ -331,7 +331,7 @@ func TestDisksWithoutTable(t *testing.T) {
 func TestTablesOfSfdisk(t *testing.T) {
 	tool, err := exec.LookPath("sfdisk")
 	if err != nil {
-		t.Skip("sfdisk is not installed")
+		t.Fatal("sfdisk is needed (scripts/setup test installs it)")
 	}
 	for _, script := range []string{
 		"label: dos\nstart=2048, size=2048, type=7, bootable\nstart=4096, type=5\nstart=6144, size=2048, type=7\nstart=10240, size=2048, type=b\n",

@@ -20,7 +20,7 @@ type cli struct {
 func newCLI(t *testing.T) cli {
 	t.Helper()
 	if _, err := os.Stat("/usr/bin/aws"); err != nil {
-		t.Skip("Debian's AWS CLI is not installed: apt-get install awscli")
+		t.Fatal("the AWS CLI is needed (scripts/setup test installs it)")
 	}
 	return cli{openDoor(t), t.TempDir()}
 }
