@@ -3,12 +3,18 @@
 // [System] is the only thing that the checks know. offline.System answers from a powered-off disk image; a running Windows
 // answers from itself (windows/live). Neither knows what a check is.
 //
+// What only a running Windows can tell is [Guest]; what can be altered, and how it is told, is [Change].
+//
 // It does not judge, and it does not write. Start reading at [System].
 package windows
 
 import (
+	"encoding/binary"
+	"fmt"
 	"io/fs"
+	"strings"
 	"time"
+	"unicode/utf16"
 )
 
 // Hive names a registry hive of the machine.
@@ -54,6 +60,32 @@ type Value struct {
 	Name string
 	Type uint32
 	Data []byte
+}
+
+// String shows a value for people, as regedit does: its data and type. What does not print is escaped; long data is cut.
+func (v Value) String() string {
+	const longest = 240
+	switch {
+	case v.Type == RegDWORD && len(v.Data) == 4:
+		return fmt.Sprintf("%d (REG_DWORD)", binary.LittleEndian.Uint32(v.Data))
+	case v.Type == RegQWORD && len(v.Data) == 8:
+		return fmt.Sprintf("%d (REG_QWORD)", binary.LittleEndian.Uint64(v.Data))
+	case (v.Type == RegSZ || v.Type == RegExpandSZ || v.Type == RegMultiSZ) && len(v.Data)%2 == 0:
+		units := make([]uint16, min(len(v.Data), 2*longest)/2)
+		for i := range units {
+			units[i] = binary.LittleEndian.Uint16(v.Data[2*i:])
+		}
+		parts := strings.Split(strings.TrimRight(string(utf16.Decode(units)), "\x00"), "\x00")
+		if v.Type != RegMultiSZ {
+			parts = parts[:1]
+		}
+		for i := range parts {
+			parts[i] = fmt.Sprintf("%q", parts[i])
+		}
+		kind := map[uint32]string{RegSZ: "REG_SZ", RegExpandSZ: "REG_EXPAND_SZ", RegMultiSZ: "REG_MULTI_SZ"}[v.Type]
+		return fmt.Sprintf("%s (%s)", strings.Join(parts, ", "), kind)
+	}
+	return fmt.Sprintf("%x (type %d, %d bytes)", v.Data[:min(len(v.Data), longest/4)], v.Type, len(v.Data))
 }
 
 // System is one Windows installation.
