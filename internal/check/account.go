@@ -6,6 +6,83 @@ import (
 	"fmt"
 )
 
+// accountChecks are the checks on the account WorkSpaces_BYOL.
+var accountChecks = []Check{
+	{
+		Code: "WorkspacesBYOLAccountNotFound", ReportAs: "WorkspacesBYOLAccountNotFound", Level: Warn, DecidedIn: OnDisk,
+		Title:  "The local account WorkSpaces_BYOL exists",
+		Source: "document, Requirements; facts §4.2",
+		Remedy: steps(
+			"Make the account (the first command asks for a password: note it down) and make it an administrator:",
+			"  net user WorkSpaces_BYOL * /add",
+			"  net localgroup Administrators WorkSpaces_BYOL /add"),
+		judge: judgeAccount,
+	},
+	{
+		Code: "WorkspacesBYOLAccountNotAdministrator", ReportAs: "WorkspacesBYOLAccountNotFound", Level: Fail, DecidedIn: OnDisk,
+		Title:  "The account WorkSpaces_BYOL is a local administrator",
+		Source: "document, Requirements; facts §4.3",
+		Remedy: steps(
+			"Make it an administrator:",
+			"  net localgroup Administrators WorkSpaces_BYOL /add"),
+		judge: judgeAdministrator,
+	},
+	{
+		Code: "WorkspacesBYOLAccountDisabled", ReportAs: "WorkspacesBYOLAccountDisabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
+		Title:  "The account WorkSpaces_BYOL is enabled",
+		Source: "document, Requirements; facts §4.2",
+		Remedy: steps(
+			"Enable it:",
+			"  net user WorkSpaces_BYOL /active:yes"),
+		judge: judgeAccountEnabled,
+	},
+}
+
+func judgeAccount(f *Facts, _ Params) Verdict {
+	if v, no := missing(f.BYOLAccount); no {
+		return v
+	}
+	if f.BYOLAccount.Value == 0 {
+		return unmet("There is no local account "+byolAccount+".", f.BYOLAccount)
+	}
+	return pass(fmt.Sprintf("The account %s exists (RID %d).", byolAccount, f.BYOLAccount.Value), f.BYOLAccount, f.BYOLAccountAdministrator)
+}
+
+func judgeAdministrator(f *Facts, _ Params) Verdict {
+	if v, no := missing(f.BYOLAccount); no {
+		return v
+	}
+	if f.BYOLAccount.Value == 0 {
+		return notApplicable("There is no account "+byolAccount+"; see WorkspacesBYOLAccountNotFound.", f.BYOLAccount)
+	}
+	if v, no := missing(f.BYOLAccountAdministrator); no {
+		return v
+	}
+	if !f.BYOLAccountAdministrator.Value {
+		return unmet("The account "+byolAccount+" exists but is not a member of the local group Administrators.", f.BYOLAccount, f.BYOLAccountAdministrator)
+	}
+	return pass("The account "+byolAccount+" is a member of the local group Administrators.", f.BYOLAccountAdministrator)
+}
+
+// judgeAccountEnabled also fires when there is no account, as Amazon's does (facts §4.2).
+func judgeAccountEnabled(f *Facts, _ Params) Verdict {
+	if v, no := missing(f.BYOLAccount); no {
+		return v
+	}
+	if f.BYOLAccount.Value == 0 {
+		v := unmet("There is no account "+byolAccount+" that could be enabled; see WorkspacesBYOLAccountNotFound.", f.BYOLAccount)
+		v.ByHand = true
+		return v
+	}
+	if v, no := missing(f.BYOLAccountFlags); no {
+		return v
+	}
+	if f.BYOLAccountFlags.Value&accountDisabled != 0 {
+		return unmet("The account "+byolAccount+" is disabled.", f.BYOLAccount, f.BYOLAccountFlags)
+	}
+	return pass("The account "+byolAccount+" is enabled.", f.BYOLAccountFlags)
+}
+
 // The Security Account Manager keeps accounts as binary values. Their layout is not published; the offsets here are those of
 // byol-facts §4.2 and were read off a real SAM hive. All numbers are little-endian.
 //

@@ -7,7 +7,61 @@ import (
 	"strings"
 )
 
-// The checks on what Windows this is.
+// installationChecks are the checks on what Windows this is.
+var installationChecks = []Check{
+	{
+		Code: "OSNotSupported", ReportAs: "OSNotSupported", Level: Fail, DecidedIn: OnDisk,
+		Title:  "The Windows version is one that the profile takes",
+		Source: `document, "Windows Versions That Are Supported for BYOL"; facts §4.2, §4.5`,
+		Remedy: steps(
+			"Set up a new machine from the installation media of a version that is taken (Microsoft's volume licensing site has them) and export that one. Do not upgrade this one in place: an upgraded Windows is refused as well.",
+			"To see which version it is:",
+			"  winver"),
+		judge: judgeOS,
+	},
+	{
+		Code: "EditionNotSupported", ReportAs: "OSNotSupported", Level: Fail, DecidedIn: OnDisk,
+		Title:  "The edition is Windows Enterprise or Pro",
+		Source: "document, first paragraph and Requirements; facts §4.3",
+		Remedy: steps(
+			"Set up a new machine from Enterprise or Pro media. From Home, Education or Pro for Workstations the edition can also be changed with a volume key: Settings > Update & Security > Activation > Change product key, or:",
+			"  changepk.exe /ProductKey <key>",
+			"An N or an evaluation edition has to be set up anew."),
+		judge: judgeEdition,
+	},
+	{
+		Code: "Requires64BitOS", ReportAs: "Requires64BitOS", Level: Fail, DecidedIn: OnDisk,
+		Title:  "Windows is 64-bit, for x64 processors",
+		Source: "document, Requirements; facts §4.2",
+		Remedy: "Set up a new machine from 64-bit (x64) media. A 32-bit or an ARM64 Windows cannot be turned into one.",
+		judge:  judgeArchitecture,
+	},
+	{
+		Code: "LanguageNotSupported", ReportAs: "OSNotSupported", Level: Fail, DecidedIn: OnDisk,
+		Title:  "The primary language is English (United States)",
+		Source: "document, Requirements; facts §4.3",
+		Remedy: steps(
+			"Set up a new machine from English (United States) media; other languages can be added once the image is made.",
+			`If Windows was set up in English and only its display was changed: Settings > Time & Language > Language > Windows display language > English (United States); then Administrative language settings > Copy settings > tick "Welcome screen and system accounts" > OK, and restart.`),
+		judge: judgeLanguage,
+	},
+	{
+		Code: "InPlaceUpgrade", ReportAs: "InPlaceUpgrade", Level: Fail, DecidedIn: OnDisk,
+		Title:  "Windows was not upgraded from another version",
+		Source: "document, Important (first page); facts §4.2",
+		Remedy: "Set up a new machine from the media of the version you want and export that one. Cumulative and security updates are welcome, version upgrades are not. Deleting the traces does not help: Sysprep or the image would fail later.",
+		judge:  judgeUpgrade,
+	},
+	{
+		Code: "OutdatedPowershellVersion", ReportAs: "OutdatedPowershellVersion", Level: Fail, DecidedIn: OnDisk,
+		Title:  "Windows PowerShell is version 4 or later",
+		Source: "document, Requirements; facts §4.2",
+		Remedy: steps(
+			"Install Windows Management Framework 5.1 from Microsoft's Download Center and restart. To see the version:",
+			"  powershell -Command $PSVersionTable.PSVersion"),
+		judge: judgePowerShell,
+	},
+}
 
 func judgeOS(f *Facts, p Params) Verdict {
 	if v, no := missing(f.ProductType, f.Build, f.EditionID); no {

@@ -8,6 +8,65 @@ import (
 	"berth/internal/windows"
 )
 
+// networkChecks are the checks on the network.
+var networkChecks = []Check{
+	{
+		Code: "DHCPDisabled", ReportAs: "DHCPDisabled", Level: Fail, DecidedIn: OnDisk, Fixable: true,
+		Title:  "Every network adapter gets its address by DHCP",
+		Source: "facts §4.2",
+		Remedy: steps(
+			"For each adapter named above:",
+			`  netsh interface ipv4 set address name="<adapter>" source=dhcp`,
+			`  netsh interface ipv4 set dnsservers name="<adapter>" source=dhcp`,
+			"Where the DHCP Client service is disabled:",
+			"  sc config Dhcp start= auto",
+			"An adapter that is no longer there: devmgmt.msc > View > Show hidden devices > Network adapters > right-click it > Uninstall device."),
+		judge: judgeDHCP,
+	},
+}
+
+// serviceDisabled is a service's Start that keeps it from starting (SERVICE_DISABLED, winnt.h).
+const serviceDisabled = 4
+
+func judgeDHCP(f *Facts, _ Params) Verdict {
+	on := []fact{f.Adapters, f.DHCPClientStart}
+	var static, removed, lines []string
+	for _, a := range f.Adapters.Value {
+		if a.DHCP || len(a.Addresses) == 0 {
+			continue
+		}
+		name := a.ID
+		if a.Name != "" {
+			name = a.Name
+		}
+		name += " has " + strings.Join(a.Addresses, ", ")
+		if a.Installed {
+			static = append(static, name)
+		} else {
+			removed = append(removed, name)
+		}
+		lines = append(lines, a.From)
+	}
+	var v Verdict
+	switch {
+	case f.DHCPClientStart.OK() && f.DHCPClientStart.Value == serviceDisabled && len(static) == 0:
+		v = unmet("The DHCP Client service is disabled.", on...)
+	case len(static) > 0:
+		v = unmet("Network adapters have fixed addresses: "+names(static)+".", on...)
+	case len(removed) > 0:
+		v = unmet("Adapters that are no longer there have left fixed addresses behind: "+names(removed)+".", on...)
+		if _, no := missing(on...); !no {
+			v.Outcome = Warn
+		}
+	default:
+		if v, no := missing(on...); no {
+			return v
+		}
+		return pass("No network adapter has a fixed address.", on...)
+	}
+	return v.saw(lines)
+}
+
 const (
 	interfaces = currentControlSet + `\Services\Tcpip\Parameters\Interfaces`
 	// netClass is the device class of network adapters (GUID_DEVCLASS_NET, devguid.h).

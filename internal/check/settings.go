@@ -1,55 +1,46 @@
 package check
 
-import (
-	"fmt"
-	"strings"
-)
-
-// The checks on the account WorkSpaces_BYOL and on Windows's settings.
-
-func judgeAccount(f *Facts, _ Params) Verdict {
-	if v, no := missing(f.BYOLAccount); no {
-		return v
-	}
-	if f.BYOLAccount.Value == 0 {
-		return unmet("There is no local account "+byolAccount+".", f.BYOLAccount)
-	}
-	return pass(fmt.Sprintf("The account %s exists (RID %d).", byolAccount, f.BYOLAccount.Value), f.BYOLAccount, f.BYOLAccountAdministrator)
-}
-
-func judgeAdministrator(f *Facts, _ Params) Verdict {
-	if v, no := missing(f.BYOLAccount); no {
-		return v
-	}
-	if f.BYOLAccount.Value == 0 {
-		return notApplicable("There is no account "+byolAccount+"; see WorkspacesBYOLAccountNotFound.", f.BYOLAccount)
-	}
-	if v, no := missing(f.BYOLAccountAdministrator); no {
-		return v
-	}
-	if !f.BYOLAccountAdministrator.Value {
-		return unmet("The account "+byolAccount+" exists but is not a member of the local group Administrators.", f.BYOLAccount, f.BYOLAccountAdministrator)
-	}
-	return pass("The account "+byolAccount+" is a member of the local group Administrators.", f.BYOLAccountAdministrator)
-}
-
-// judgeAccountEnabled also fires when there is no account, as Amazon's does (facts §4.2).
-func judgeAccountEnabled(f *Facts, _ Params) Verdict {
-	if v, no := missing(f.BYOLAccount); no {
-		return v
-	}
-	if f.BYOLAccount.Value == 0 {
-		v := unmet("There is no account "+byolAccount+" that could be enabled; see WorkspacesBYOLAccountNotFound.", f.BYOLAccount)
-		v.ByHand = true
-		return v
-	}
-	if v, no := missing(f.BYOLAccountFlags); no {
-		return v
-	}
-	if f.BYOLAccountFlags.Value&accountDisabled != 0 {
-		return unmet("The account "+byolAccount+" is disabled.", f.BYOLAccount, f.BYOLAccountFlags)
-	}
-	return pass("The account "+byolAccount+" is enabled.", f.BYOLAccountFlags)
+// settingsChecks are the checks on Windows's settings.
+var settingsChecks = []Check{
+	{
+		Code: "AutoLogonEnabled", ReportAs: "AutoLogonEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
+		Title:  "Nobody is signed in automatically at start",
+		Source: "facts §4.2",
+		Remedy: steps(
+			`Windows+R > netplwiz > tick "Users must enter a user name and password to use this computer" > OK. Or:`,
+			`  reg add "HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon" /v AutoAdminLogon /t REG_SZ /d 0 /f`,
+			"Where a password was left behind:",
+			`  reg delete "HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon" /v DefaultPassword /f`),
+		judge: judgeAutoLogon,
+	},
+	{
+		Code: "AutoMountDisabled", ReportAs: "AutoMountDisabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
+		Title:  "Windows mounts new volumes by itself",
+		Source: "facts §4.2",
+		Remedy: steps(
+			"Switch automatic mounting on:",
+			"  mountvol /E"),
+		judge: judgeAutoMount,
+	},
+	{
+		Code: "RealTimeUniversalDisabled", ReportAs: "RealTimeUniversalDisabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
+		Title:  "Windows takes the hardware clock for UTC",
+		Source: "facts §4.2",
+		Remedy: steps(
+			"Tell Windows that the hardware clock runs on UTC:",
+			`  reg add HKLM\SYSTEM\CurrentControlSet\Control\TimeZoneInformation /v RealTimeIsUniversal /t REG_DWORD /d 1 /f`),
+		judge: judgeClock,
+	},
+	{
+		Code: "FirewallEnabled", ReportAs: "FirewallEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
+		Title:  "Windows Firewall is off for public networks",
+		Source: "facts §4.2",
+		Remedy: steps(
+			"Switch it off for the public profile:",
+			"  netsh advfirewall set publicprofile state off",
+			"Where a group policy switches it on: gpedit.msc > Computer Configuration > Windows Settings > Security Settings > Windows Defender Firewall with Advanced Security > Properties > Public Profile > Firewall state: Not configured. Switch it on again in the WorkSpaces, by group policy."),
+		judge: judgeFirewall,
+	},
 }
 
 func judgeAutoLogon(f *Facts, _ Params) Verdict {
@@ -100,46 +91,4 @@ func judgeFirewall(f *Facts, _ Params) Verdict {
 		return v
 	}
 	return pass("The firewall is off for public networks.", on...)
-}
-
-// serviceDisabled is a service's Start that keeps it from starting (SERVICE_DISABLED, winnt.h).
-const serviceDisabled = 4
-
-func judgeDHCP(f *Facts, _ Params) Verdict {
-	on := []fact{f.Adapters, f.DHCPClientStart}
-	var static, removed, lines []string
-	for _, a := range f.Adapters.Value {
-		if a.DHCP || len(a.Addresses) == 0 {
-			continue
-		}
-		name := a.ID
-		if a.Name != "" {
-			name = a.Name
-		}
-		name += " has " + strings.Join(a.Addresses, ", ")
-		if a.Installed {
-			static = append(static, name)
-		} else {
-			removed = append(removed, name)
-		}
-		lines = append(lines, a.From)
-	}
-	var v Verdict
-	switch {
-	case f.DHCPClientStart.OK() && f.DHCPClientStart.Value == serviceDisabled && len(static) == 0:
-		v = unmet("The DHCP Client service is disabled.", on...)
-	case len(static) > 0:
-		v = unmet("Network adapters have fixed addresses: "+names(static)+".", on...)
-	case len(removed) > 0:
-		v = unmet("Adapters that are no longer there have left fixed addresses behind: "+names(removed)+".", on...)
-		if _, no := missing(on...); !no {
-			v.Outcome = Warn
-		}
-	default:
-		if v, no := missing(on...); no {
-			return v
-		}
-		return pass("No network adapter has a fixed address.", on...)
-	}
-	return v.saw(lines)
 }

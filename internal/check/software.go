@@ -6,7 +6,29 @@ import (
 	"strings"
 )
 
-// The checks on what is installed beyond Windows.
+// softwareChecks are the checks on what is installed beyond Windows.
+//
+// Office needs a word. The document forbids it twice: as any other software beyond Windows, and once more beside an Office
+// subscription. Amazon's checker warns of it without counting the warning; its ingestion refuses it only beside a
+// subscription, and names it then. So here: with a subscription FAIL; without one WARN, because the document asks for
+// nothing beyond Windows and a warning that does not count would be a defect; at ingestion without one NOT_APPLICABLE, as
+// Amazon does. It makes "fit" mean that the machine meets the document, and ingestion mean what Amazon's means.
+var softwareChecks = []Check{
+	{
+		Code: "OfficeInstalled", ReportAs: "OfficeInstalled", Level: Fail, DecidedIn: OnDisk,
+		Title:  "Microsoft Office is not installed",
+		Source: `document, Requirements and "Adding Microsoft Office to Your BYOL Image"; facts §4.2`,
+		Remedy: "Uninstall it: Settings > Apps > Apps & features > Microsoft Office > Uninstall, then restart. Office can be added later, through the service or in a custom image.",
+		judge:  judgeOffice,
+	},
+	{
+		Code: "VMWareToolsInstalled", ReportAs: "VMWareToolsInstalled", Level: Fail, DecidedIn: OnDisk,
+		Title:  "No hypervisor's guest tools are installed",
+		Source: "document, Requirements (nothing beyond Windows); facts §4.2",
+		Remedy: "Uninstall them as the last thing before the export, because screen and mouse get worse without them: Settings > Apps > Apps & features > VMware Tools (Guest Additions, guest agent ...) > Uninstall. Restart, then shut down.",
+		judge:  judgeGuestTools,
+	},
+}
 
 // officeCode is in the product code of everything of Office that Windows Installer sets up (facts §4.2).
 const officeCode = "0FF1CE"

@@ -7,7 +7,58 @@ import (
 	"berth/internal/windows"
 )
 
-// The checks on disks, partitions and space.
+// diskChecks are the checks on disks, partitions and space.
+var diskChecks = []Check{
+	{
+		Code: "IncompatiblePartitioning", ReportAs: "IncompatiblePartitioning", Level: Fail, DecidedIn: OnDisk,
+		Title:  "The disk is partitioned as the Windows version asks, with one volume",
+		Source: "document, Requirements (a single volume); facts §4.2, §14",
+		Remedy: steps(
+			"Move what is on other volumes to C: and delete them: diskmgmt.msc > right-click the volume > Delete Volume.",
+			"The kind of partition table goes with the virtual machine's firmware: set up Windows 10 in a machine with legacy BIOS (Hyper-V: generation 1), which gives MBR, and Windows 11 in one with UEFI, which gives GPT."),
+		judge: judgePartitioning,
+	},
+	{
+		Code: "MultipleBootPartition", ReportAs: "MultipleBootPartition", Level: Fail, DecidedIn: OnDisk,
+		Title:  "There is one partition to boot from and one Windows",
+		Source: "facts §4.2",
+		Remedy: steps(
+			"Keep one Windows and one partition to boot from. See which are marked (diskmgmt.msc shows the one in use as System):",
+			"  diskpart",
+			"  list disk",
+			"  select disk 0",
+			"  list partition",
+			"MBR, for each other one that is marked active:",
+			"  select partition <n>",
+			"  inactive",
+			"GPT, for a second EFI system partition:",
+			"  select partition <n>",
+			"  delete partition override",
+			"A second Windows: msconfig > Boot > select it > Delete, then delete its volume."),
+		judge: judgeBoot,
+	},
+	{
+		Code: "DiskSizeExceeded", ReportAs: "DiskSizeExceeded", Level: Fail, DecidedIn: OnDisk,
+		Title:  "Disk and volume are no larger than the profile allows",
+		Source: "document, Requirements and Step 3; facts §4.2",
+		Remedy: steps(
+			"Shrink C: (diskmgmt.msc > right-click C: > Shrink Volume). A recovery partition behind it is in the way; switch it off and delete it:",
+			"  reagentc /disable",
+			"Shut down and make the virtual disk smaller with your hypervisor's tools. Where they cannot, copy the partitions to a new, smaller disk."),
+		judge: judgeDiskSize,
+	},
+	{
+		Code: "DiskFreeSpace", ReportAs: "DiskFreeSpace", Level: Fail, DecidedIn: OnDisk,
+		Title:  "Enough space is free on C:",
+		Source: `document, Requirements, Step 3 and "Adding Microsoft Office"; facts §4.1 defects 1 and 2, §4.2`,
+		Remedy: steps(
+			"Windows+R > cleanmgr > Clean up system files > tick Windows Update clean-up, previous installations and temporary files > OK. Then:",
+			"  powercfg /h off",
+			"  Dism /Online /Cleanup-Image /StartComponentCleanup",
+			"The first gives back hiberfil.sys. If that is not enough, make disk and C: larger, within the profile's limit."),
+		judge: judgeFreeSpace,
+	},
+}
 
 const bytesPerGiB = 1 << 30
 
