@@ -10,6 +10,7 @@ import (
 	"golang.org/x/term"
 
 	"berth/internal/check"
+	"berth/internal/check/report"
 	"berth/internal/disk"
 	"berth/internal/windows/offline"
 )
@@ -30,7 +31,7 @@ Exit codes: 0 the VM is fit; 1 it is not, and the report says why and what to do
 }
 
 func (c checkCmd) Run(ctx context.Context) error {
-	report, warnings, err := checkFile(ctx, c.File, strings.ToUpper(c.Format), check.Options{Profile: c.Profile, Office: c.Office})
+	judged, warnings, err := checkFile(ctx, c.File, strings.ToUpper(c.Format), check.Options{Profile: c.Profile, Office: c.Office})
 	if err != nil {
 		return err // exit code 2
 	}
@@ -40,32 +41,32 @@ func (c checkCmd) Run(ctx context.Context) error {
 	if c.Output == "json" {
 		enc := json.NewEncoder(os.Stdout)
 		enc.SetIndent("", "  ")
-		err = enc.Encode(report)
+		err = enc.Encode(judged)
 	} else {
-		err = report.WriteText(os.Stdout, check.TextOptions{Color: term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""})
+		err = report.Text(os.Stdout, judged, report.TextOptions{Color: term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""})
 	}
 	if err != nil {
 		return err
 	}
-	if code := report.ExitCode(); code != 0 {
+	if code := judged.ExitCode(); code != 0 {
 		return exitCode(code)
 	}
 	return nil
 }
 
 // checkFile judges the Windows in an exported VM. warnings are about the file.
-func checkFile(ctx context.Context, path, format string, opt check.Options) (report check.Report, warnings []string, err error) {
+func checkFile(ctx context.Context, path, format string, opt check.Options) (judged check.Report, warnings []string, err error) {
 	if _, ok := check.ProfileByName(opt.Profile); !ok {
-		return report, nil, fmt.Errorf("there is no profile %q: choose %s", opt.Profile, strings.Join(check.ProfileNames(), ", "))
+		return judged, nil, fmt.Errorf("there is no profile %q: choose %s", opt.Profile, strings.Join(check.ProfileNames(), ", "))
 	}
 	env, err := openExport(path, disk.Options{Format: format})
 	if err != nil {
-		return report, nil, err
+		return judged, nil, err
 	}
 	defer env.Close()
 	systems, err := offline.Open(env)
 	if err != nil {
-		return report, nil, err
+		return judged, nil, err
 	}
 	return check.Run(check.Collect(ctx, systems[0]), opt), env.Warnings, nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 
 	"berth/internal/check"
+	"berth/internal/check/report"
 	"berth/internal/desk"
 )
 
@@ -186,19 +187,19 @@ func (j *journey) enable(ctx context.Context, say func(string)) (string, error) 
 
 func (j *journey) check(ctx context.Context, say func(string)) (string, error) {
 	say("reading the disk")
-	report, _, err := checkFile(ctx, j.vm, "", check.Options{Office: j.office != ""})
+	judged, _, err := checkFile(ctx, j.vm, "", check.Options{Office: j.office != ""})
 	if err != nil {
 		return "", err
 	}
-	if !report.Fit {
+	if !judged.Fit {
 		var b strings.Builder
-		if err := report.WriteText(&b, check.TextOptions{}); err != nil {
+		if err := report.Text(&b, judged, report.TextOptions{}); err != nil {
 			return "", err
 		}
 		return "", fmt.Errorf("the VM is not fit to become an image\n\n%s", b.String())
 	}
-	w := report.Windows
-	return fmt.Sprintf("fit: Windows %s %s (%s), %d checks", w.Version, w.Edition, w.Language, len(report.Findings)), nil
+	w := judged.Windows
+	return fmt.Sprintf("fit: Windows %s %s (%s), %d checks", w.Version, w.Edition, w.Language, len(judged.Findings)), nil
 }
 
 // key is where the export lies in the bucket.

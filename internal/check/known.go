@@ -46,8 +46,7 @@ func unread[T any](from, why string) Known[T] {
 // maxShown bounds what is quoted from a disk in one piece of evidence, in bytes.
 const maxShown = 240
 
-// printable makes text from a disk safe to show: what does not print (terminal escapes, line breaks, direction overrides)
-// is written as an escape, and length is bounded.
+// printable makes text from a disk safe to show, as [Printable] does, and bounds its length.
 func printable(s string) string {
 	var b strings.Builder
 	for i, r := range s {
@@ -55,6 +54,16 @@ func printable(s string) string {
 			b.WriteString("...")
 			break
 		}
+		b.WriteString(safe(s[i:], r))
+	}
+	return b.String()
+}
+
+// Printable makes text safe to show: what does not print (terminal escapes, line breaks, direction overrides) is written as an
+// escape.
+func Printable(s string) string {
+	var b strings.Builder
+	for i, r := range s {
 		b.WriteString(safe(s[i:], r))
 	}
 	return b.String()

@@ -1,4 +1,5 @@
-package check
+// Package report shows what a check came to: for people in a terminal.
+package report
 
 import (
 	"bufio"
@@ -6,9 +7,11 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"berth/internal/check"
 )
 
-// TextOptions are how [Report.WriteText] writes.
+// TextOptions are how [Text] writes.
 type TextOptions struct {
 	// Color uses the terminal's colours; set it only when w is a terminal.
 	Color bool
@@ -24,24 +27,24 @@ const (
 // minWidth holds the longest code beside its outcome.
 const minWidth = 60
 
-// WriteText writes the report for people: the verdict first, then what is wrong with evidence and remedy, then what is open, then
+// Text writes the report for people: the verdict first, then what is wrong with evidence and remedy, then what is open, then
 // what passed, in short. What comes from the disk is written so that it cannot steer a terminal. A word longer than the line
 // (a registry path, a command) is broken where it must be.
-func (r Report) WriteText(w io.Writer, opt TextOptions) error {
+func Text(w io.Writer, r check.Report, opt TextOptions) error {
 	if opt.Width == 0 {
 		opt.Width = 80
 	}
 	t := &page{w: bufio.NewWriter(w), color: opt.Color, width: max(opt.Width, minWidth)}
 	t.summary(r)
-	for _, group := range [][]Outcome{{Fail}, {Warn}, {Unknown}} {
+	for _, group := range [][]check.Outcome{{check.Fail}, {check.Warn}, {check.Unknown}} {
 		for _, f := range r.Findings {
 			if f.Outcome == group[0] {
 				t.finding(f)
 			}
 		}
 	}
-	t.list(r, Pass, "Passed", green)
-	t.list(r, NotApplicable, "Does not apply", "")
+	t.list(r, check.Pass, "Passed", green)
+	t.list(r, check.NotApplicable, "Does not apply", "")
 	return t.w.Flush()
 }
 
@@ -59,28 +62,28 @@ func (t *page) paint(colour, s string) string {
 	return colour + s + plain
 }
 
-func (t *page) summary(r Report) {
-	count := map[Outcome]int{}
+func (t *page) summary(r check.Report) {
+	count := map[check.Outcome]int{}
 	for _, f := range r.Findings {
 		count[f.Outcome]++
 	}
 	verdict, colour := "FIT", bold+green
 	switch r.ExitCode() {
-	case ExitUnfit:
+	case check.ExitUnfit:
 		verdict, colour = "NOT FIT", bold+red
-	case ExitUnreadable:
+	case check.ExitUnreadable:
 		verdict, colour = "CANNOT TELL", bold+yellow
 	}
 	var parts []string
 	for _, c := range []struct {
-		o    Outcome
+		o    check.Outcome
 		word string
-	}{{Fail, "failed"}, {Warn, "warned"}, {Unknown, "open"}, {Pass, "passed"}, {NotApplicable, "not applicable"}} {
+	}{{check.Fail, "failed"}, {check.Warn, "warned"}, {check.Unknown, "open"}, {check.Pass, "passed"}, {check.NotApplicable, "not applicable"}} {
 		if n := count[c.o]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, c.word))
 		}
 	}
-	for i, line := range t.lines("", "", fmt.Sprintf("%s for %s: %s", verdict, printable(r.Profile), strings.Join(parts, ", "))) {
+	for i, line := range t.lines("", "", fmt.Sprintf("%s for %s: %s", verdict, r.Profile, strings.Join(parts, ", "))) {
 		if i == 0 {
 			line = t.paint(colour, verdict) + strings.TrimPrefix(line, verdict)
 		}
@@ -99,13 +102,13 @@ func (t *page) summary(r Report) {
 	}
 }
 
-var outcomeColours = map[Outcome]string{Fail: bold + red, Warn: bold + yellow, Unknown: bold + cyan}
+var outcomeColours = map[check.Outcome]string{check.Fail: bold + red, check.Warn: bold + yellow, check.Unknown: bold + cyan}
 
-func (t *page) finding(f Finding) {
-	fmt.Fprintf(t.w, "\n%s %s\n", t.paint(outcomeColours[f.Outcome], fmt.Sprintf("%-7s", f.Outcome)), f.Code)
+func (t *page) finding(f check.Finding) {
+	fmt.Fprintf(t.w, "\n%s %s\n", t.paint(outcomeColours[f.Outcome], fmt.Sprintf("%-7s", f.Outcome)), onlyPrint(f.Code))
 	t.labelled("Asked", f.Title+".")
 	t.labelled("Because", f.Because)
-	for _, e := range f.Evidence {
+	for _, e := range seen(f) {
 		t.labelled("Seen", e)
 	}
 	for i, step := range strings.Split(f.Remedy, "\n") {
@@ -131,7 +134,7 @@ func (t *page) labelled(label, s string) {
 	t.wrapFrom(fmt.Sprintf("  %-8s ", label+":"), gutter, s)
 }
 
-func (t *page) list(r Report, o Outcome, label, colour string) {
+func (t *page) list(r check.Report, o check.Outcome, label, colour string) {
 	var codes []string
 	for _, f := range r.Findings {
 		if f.Outcome == o {
@@ -204,15 +207,8 @@ func cut(word string, n int) string {
 	return word[:end]
 }
 
-// onlyPrint escapes what could steer a terminal, for reports that were not made by Run (read back from JSON).
-func onlyPrint(s string) string {
-	var b strings.Builder
-	for i, r := range s {
-		if r == ' ' || r == '\n' {
-			b.WriteByte(' ')
-			continue
-		}
-		b.WriteString(safe(s[i:], r))
-	}
-	return b.String()
-}
+// seen is the evidence of a finding, a line for each thing that was looked at.
+func seen(f check.Finding) []string { return f.Evidence }
+
+// onlyPrint escapes what could steer a terminal, for reports that were not made by check.Run (read back from JSON).
+func onlyPrint(s string) string { return check.Printable(strings.ReplaceAll(s, "\n", " ")) }

@@ -1,0 +1,126 @@
+package report
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"berth/internal/check"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden compares text with a file in testdata, or writes the file with -update.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	file = filepath.Join("testdata", file)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (go test -update writes it)", err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is out of date (go test -update rewrites it); now:\n%s", file, got)
+	}
+}
+
+// unfit is a report with something of every kind.
+func unfit() check.Report {
+	return check.Report{
+		Profile: "seed-2020", Open: []string{"FirewallEnabled"},
+		Windows: check.Windows{Version: "2004", Build: "19041", Edition: "Enterprise", Language: "en-US", Architecture: "AMD64", HostName: "DESKTOP-1"},
+		Findings: []check.Finding{
+			{Code: "OSNotSupported", Outcome: check.Pass, Title: "The Windows version is one that the profile takes", Because: "This is Windows 10 version 2004 (build 19041), which profile seed-2020 takes.", Evidence: []string{`SOFTWARE\Microsoft\Windows NT\CurrentVersion\CurrentBuildNumber = "19041" (REG_SZ)`}},
+			{Code: "VMWareToolsInstalled", Outcome: check.Fail, Title: "No hypervisor's guest tools are installed", Because: "Installed are: VMware Tools.", Evidence: []string{`SOFTWARE\Microsoft\Windows\CurrentVersion\Uninstall\{A5CD39B7}\DisplayName = "VMware Tools" (REG_SZ)`}, Remedy: "Settings > Apps > Apps & features > the tools > Uninstall, and restart. For VMware Tools:\n  wmic product where \"name='VMware Tools'\" call uninstall /nointeractive"},
+			{Code: "AutoMountDisabled", Outcome: check.Warn, Title: "New volumes are mounted by themselves", Because: "NoAutoMount is 1.", Evidence: []string{`SYSTEM\ControlSet001\Services\mountmgr\NoAutoMount = 1 (REG_DWORD)`}, Remedy: "In an elevated prompt:\n  mountvol /E", Fixable: true},
+			{Code: "FirewallEnabled", Outcome: check.Unknown, Title: "The firewall is off for public networks", Because: "This cannot be told: subkey list at 0x4f020: signature.", Evidence: []string{"subkey list at 0x4f020"}, Remedy: "Start the machine, let it settle, and shut it down completely."},
+			{Code: "PCoIPAgentInstalled", Outcome: check.NotApplicable, Title: "No PCoIP agent is installed", Because: "The profile does not ask for it.", Evidence: []string{}},
+		},
+	}
+}
+
+func text(t testing.TB, r check.Report, opt TextOptions) string {
+	t.Helper()
+	var b strings.Builder
+	if err := Text(&b, r, opt); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestText(t *testing.T) {
+	golden(t, "unfit.txt", text(t, unfit(), TextOptions{}))
+}
+
+func TestTextWidth(t *testing.T) {
+	for _, width := range []int{0, 10, 60, 80, 120} {
+		for line := range strings.Lines(text(t, unfit(), TextOptions{Width: width})) {
+			want := width
+			if width == 0 {
+				want = 80
+			}
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > max(want, minWidth) {
+				t.Errorf("width %d: a line of %d columns: %q", width, n, line)
+			}
+		}
+	}
+}
+
+func TestTextColours(t *testing.T) {
+	coloured, without := text(t, unfit(), TextOptions{Color: true}), text(t, unfit(), TextOptions{})
+	if strings.Contains(without, "\x1b") {
+		t.Error("colours without a terminal")
+	}
+	if !strings.Contains(coloured, red) {
+		t.Error("no colours on a terminal")
+	}
+	for _, sgr := range []string{red, yellow, green, cyan, bold, plain} {
+		coloured = strings.ReplaceAll(coloured, sgr, "")
+	}
+	if coloured != without {
+		t.Errorf("without its colours the text differs:\n%s", coloured)
+	}
+}
+
+// TestTextHostile: a report that was read back cannot steer the terminal or break a line.
+func TestTextHostile(t *testing.T) {
+	const evil = "\x1b]0;owned\x07\r\nPASS \u202e\u009b31m"
+	r := unfit()
+	r.Profile += evil
+	r.Windows.HostName = evil
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		f.Code, f.Title, f.Because, f.Remedy = f.Code+evil, f.Title+evil, f.Because+evil, f.Remedy+evil
+	}
+	out := text(t, r, TextOptions{})
+	for _, bad := range []string{"\x1b", "\x07", "\r", "\u202e", "\u009b", "\nPASS "} {
+		if strings.Contains(out, bad) {
+			t.Errorf("the text has %q:\n%s", bad, out)
+		}
+	}
+	if !strings.Contains(out, `\x1b]0;owned\x07`) {
+		t.Errorf("the name is not shown at all:\n%s", out)
+	}
+}
+
+type shut struct{}
+
+func (shut) Write([]byte) (int, error) { return 0, os.ErrClosed }
+
+func TestTextWriter(t *testing.T) {
+	if err := Text(shut{}, unfit(), TextOptions{}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a closed writer gives %v", err)
+	}
+}
