@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"berth/testdata/hostile"
 )
 
 // mbrRow is an entry of an MBR or extended boot record, in sectors.
@@ -415,7 +417,10 @@ func FuzzPartitions(f *testing.F) {
 			mendGPT(p, size, size)
 			mendGPT(p, int64(len(p))/size*size-size, size)
 		}
-		table, err := Partitions(asImage(t, p))
+		var table *Table
+		var err error
+		disk := asImage(t, p)
+		hostile.Bounded(t, int64(len(p)), func() { table, err = Partitions(disk) })
 		if err != nil {
 			sound(t, err)
 			return
