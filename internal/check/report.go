@@ -50,9 +50,8 @@ type Finding struct {
 	Remedy string `json:"remedy"`
 	// Fixable: an edit of the disk's registry mends it.
 	Fixable bool `json:"fixable"`
-
-	// mayWait: UNKNOWN, and left to the guest.
-	mayWait bool
+	// MayWait: UNKNOWN, and left to the guest, which is asked during ingestion.
+	MayWait bool `json:"mayWait"`
 }
 
 // Exit codes of "berth check".
@@ -107,7 +106,7 @@ func run(checks []Check, f *Facts, opt Options) Report {
 			rep.Fit = false
 		case Unknown:
 			rep.Open = append(rep.Open, c.Code)
-			rep.Fit = rep.Fit && fd.mayWait
+			rep.Fit = rep.Fit && fd.MayWait
 		}
 		rep.Findings = append(rep.Findings, fd)
 	}
@@ -132,9 +131,9 @@ func (c Check) finding(f *Facts, v Verdict, opt Options) Finding {
 	switch v.Outcome {
 	case Unknown:
 		// A running Windows was asked already: nobody is left to wait for.
-		fd.mayWait = c.DecidedIn == InGuest && f.Running.OK() && !f.Running.Value
+		fd.MayWait = c.DecidedIn == InGuest && f.Running.OK() && !f.Running.Value
 		fd.Remedy = remedyUnknown
-		if fd.mayWait {
+		if fd.MayWait {
 			fd.Remedy = remedyGuest
 		} else if opt.Ingestion {
 			fd.Outcome = Fail
