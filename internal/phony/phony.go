@@ -44,9 +44,14 @@ type Machine struct {
 	// Registry has a key for each hive, as registry.Parse makes it; NTUSER is the default user's hive.
 	Registry *registry.Node
 	Hardware Hardware
+	// Guest is what the machine answers while it runs; nil where its text has no section live.
+	Guest *Guest
+	// Profile, Process and Office are what the machine is judged for; empty is the checks' default.
+	Profile, Process string
+	Office           bool
 	// Findings is what the checks should say, by code: "FAIL", "WARN", "UNKNOWN", "NOT_APPLICABLE" or "PASS". A code that is not here is
-	// expected to pass, or to be open where a powered-off disk cannot tell.
-	Findings map[string]string
+	// expected to pass, or to be open where a powered-off disk cannot tell. LiveFindings is what they say otherwise of the running machine.
+	Findings, LiveFindings map[string]string
 	// Refused, when set, is why the machine cannot be checked at all: "BitLocker", "no Windows".
 	Refused string
 
@@ -136,7 +141,7 @@ func LoadFS(fsys fs.FS, name string) (*Machine, error) {
 
 func newMachine(name string) *Machine {
 	return &Machine{
-		Name: name, Scheme: windows.MBR, Registry: &registry.Node{}, Findings: map[string]string{},
+		Name: name, Scheme: windows.MBR, Registry: &registry.Node{}, Findings: map[string]string{}, LiveFindings: map[string]string{},
 		Hardware: Hardware{OSType: "windows9_64Guest", Firmware: "bios", VCPUs: 2, MemoryMB: 4096, NICs: 1},
 	}
 }
@@ -165,7 +170,7 @@ func baseOf(a *txtar.Archive) (base string, err error) {
 
 // apply lays a text over what its bases gave.
 func (m *Machine) apply(a *txtar.Archive) error {
-	m.Findings, m.Refused = map[string]string{}, "" // they belong to one text
+	m.Findings, m.LiveFindings, m.Refused = map[string]string{}, map[string]string{}, "" // they belong to one text
 	for _, f := range a.Files {
 		var err error
 		switch text := string(f.Data); f.Name {
@@ -177,6 +182,8 @@ func (m *Machine) apply(a *txtar.Archive) error {
 			err = entries(text, m.applyAccount)
 		case "files":
 			err = entries(text, func(name, text string, removed bool) error { return m.applyFile(a, name, text, removed) })
+		case "live":
+			err = entries(text, m.applyLive)
 		case "findings":
 			err = entries(text, m.applyFinding)
 		default:
@@ -213,6 +220,10 @@ func (m *Machine) applyAccount(name, text string, removed bool) error {
 }
 
 func (m *Machine) applyFinding(name, _ string, _ bool) error {
+	findings := m.Findings
+	if rest, live := strings.CutPrefix(name, "live "); live {
+		findings, name = m.LiveFindings, rest
+	}
 	outcome, rest, _ := strings.Cut(name, " ")
 	rest = strings.TrimSpace(rest)
 	switch outcome {
@@ -220,7 +231,7 @@ func (m *Machine) applyFinding(name, _ string, _ bool) error {
 		if rest == "" || strings.Contains(rest, " ") {
 			return fmt.Errorf("%q: one code is expected", name)
 		}
-		m.Findings[rest] = outcome
+		findings[rest] = outcome
 	case "REFUSED":
 		m.Refused = rest
 	default:

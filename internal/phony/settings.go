@@ -56,6 +56,12 @@ func (m *Machine) applySetting(name, text string, removed bool) error {
 		if m.Hardware.Firmware = text; text != "bios" && text != "efi" {
 			err = fmt.Errorf("firmware %q is not bios or efi", text)
 		}
+	case "profile":
+		m.Profile = text
+	case "process":
+		m.Process = text
+	case "office":
+		m.Office, err = strconv.ParseBool(text)
 	case "os-type":
 		m.Hardware.OSType = text
 	case "cpus":
