@@ -26,6 +26,7 @@ type Hive struct {
 	pages *pages
 	base  baseBlock
 	limit int64 // offset in the file where the hbins end
+	logs  []Log // as they were handed in
 
 	mu      sync.Mutex
 	state   State
@@ -86,7 +87,7 @@ func Open(r io.ReaderAt, size int64, logs ...Log) (*Hive, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: offset 0: signature %q is not regf", ErrDamaged, b[:4])
 	}
-	h := &Hive{pages: &pages{source: r, size: size, changed: map[int64][]piece{}}, base: base}
+	h := &Hive{pages: &pages{source: r, size: size, changed: map[int64][]piece{}}, base: base, logs: logs}
 	if !base.sound {
 		_ = h.damage("base block: checksum %#x, computed %#x", le.Uint32(b[508:]), baseChecksum(b))
 	}

@@ -18,6 +18,8 @@ type pages struct {
 	size   int64 // bytes of source
 	// changed tells, for each page that the logs changed, what is laid over it, in this order.
 	changed map[int64][]piece
+	// whole is the file up to its last hbin with the logs applied, for the one who edits; nil for those that only read.
+	whole []byte
 	// edited is pages that were written to, by the one who edits; nil for those that only read.
 	edited map[int64][]byte
 
@@ -64,6 +66,13 @@ func (p *pages) read(off, n int64) ([]byte, error) {
 func (p *pages) page(page int64) ([]byte, error) {
 	if d, ok := p.edited[page]; ok {
 		return d, nil
+	}
+	if p.whole != nil {
+		at := page * pageSize
+		if at+pageSize > int64(len(p.whole)) {
+			return nil, fmt.Errorf("page %#x: %w", page, io.ErrUnexpectedEOF)
+		}
+		return p.whole[at : at+pageSize : at+pageSize], nil
 	}
 	slot := &p.slots[page%cachedPages]
 	if c := slot.Load(); c != nil && c.page == page {

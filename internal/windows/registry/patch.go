@@ -1,21 +1,31 @@
 package registry
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
 	"slices"
+	"time"
 
 	"berth/internal/windows"
 )
 
-// Edit sets a value of a key that exists: its type and data if the value exists, else the value is added. Value.Name "" is the
-// default value. The key's time stays.
+// maxEdited bounds a hive that is edited, in bytes: it is in memory meanwhile. SOFTWARE of a Windows that was used for years has about 150 MB.
+const maxEdited = 512 << 20
+
+// Edit is one alteration of a key that exists.
 type Edit struct {
-	Key   string // path from the root, backslashes
+	Key string // path from the root, backslashes
+	// Value is set: its type and data if the key has a value of this name, else it is added. Name "" is the default value.
 	Value windows.Value
+	// Delete removes the value named Value.Name instead. That it is not there, or its key is not, is no error.
+	Delete bool
+	// At becomes the key's and the hive's time of last write, if the edit changes anything; zero leaves them.
+	At time.Time
 }
 
 // Patch is bytes to be put over a file.
@@ -25,12 +35,18 @@ type Patch struct {
 }
 
 // Patch tells which bytes of the hive file would make the edits, in order of their offsets. Nothing is written: putting all of
-// them over the file leaves a hive that is cleanly closed, with its logs applied and of no more effect. The hive never grows: what
-// does not fit in place goes to free cells.
+// them over the file leaves a hive that is cleanly closed, with its logs applied. It tells nothing where nothing would change.
 //
-// It fails where an edit cannot be made exactly: on a hive that is stale or known to be damaged, or has grown in its logs
-// beyond its file; fs.ErrNotExist for a key that is not there; on values that are, or would be, longer than 16344 bytes; and when
-// there is no free cell large enough. Before it answers it reads the edited values back through the patches.
+// The logs need no patch. Windows does not look at them while the hive is clean; when it next is not, only entries count whose
+// sequence number is the hive's or a later one, and the one that the hive is given is beyond those of every log handed to [Open].
+//
+// The hive never grows: what does not fit in place goes to free cells. What an edit frees or no longer needs is overwritten with zeros: a
+// password that is deleted is gone from the hive.
+//
+// It fails where an edit cannot be made exactly: on a hive that is stale, has grown in its logs beyond its file, is larger than 512 MiB,
+// or is damaged anywhere; fs.ErrNotExist for a key that is not there; on data of more than 16344 bytes; and when there is no
+// free cell large enough. To know, it reads the hive as a whole into memory and sees that no cell is used twice; before it answers
+// it reads the result back through the patches in the same way.
 func (h *Hive) Patch(edits ...Edit) ([]Patch, error) {
 	switch s := h.State(); {
 	case s.Stale:
@@ -39,264 +55,89 @@ func (h *Hive) Patch(edits ...Edit) ([]Patch, error) {
 		return nil, fmt.Errorf("%w: not edited: %s", ErrDamaged, s.Damaged)
 	case h.limit > h.pages.size:
 		return nil, fmt.Errorf("hive: not edited: its logs make it %d bytes and its file has %d", h.limit, h.pages.size)
+	case h.limit > maxEdited:
+		return nil, fmt.Errorf("hive: not edited: it has %d bytes; at most %d are edited", h.limit, maxEdited)
 	}
-	e := &editor{Hive: &Hive{base: h.base, limit: h.limit, pages: &pages{
-		source: h.pages.source, size: h.pages.size, changed: h.pages.changed, edited: map[int64][]byte{}}}}
-	for _, x := range edits {
-		if err := e.set(x); err != nil {
-			return nil, fmt.Errorf("key %q: value %q: not edited: %w", x.Key, x.Value.Name, err)
-		}
-	}
-	patches, err := e.patches()
+	newest, err := h.newestLog()
 	if err != nil {
 		return nil, err
 	}
-	return patches, verify(&patched{h.pages.source, patches}, h.pages.size, edits)
-}
-
-// editor is a hive with pages of its own to write on.
-type editor struct {
-	*Hive
-	free    []freeCell
-	scanned bool
-}
-
-type freeCell struct {
-	off  uint32
-	size int64 // with its header
-}
-
-func (e *editor) set(x Edit) error {
-	if err := checkValueName(x.Value.Name); err != nil {
-		return err
-	}
-	if len(x.Value.Data) > segmentSize {
-		return fmt.Errorf("%d bytes; at most %d are set in place", len(x.Value.Data), segmentSize)
-	}
-	root, err := e.Root()
+	e, err := newEditor(h)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("hive: not edited: %w", err)
 	}
-	at, err := root.Open(x.Key)
-	if err != nil {
-		return err
-	}
-	k := at.(*key)
-	if k.flags&(keyIsLink|keyPredefined) != 0 {
-		return errors.New("the key is a link or stands for one that Windows makes up")
-	}
-	v, err := k.find(x.Value.Name)
-	if errors.Is(err, fs.ErrNotExist) {
-		if v.off, err = e.add(k, x.Value.Name); err != nil {
-			return err
-		}
-		v.size = resident
-	} else if err != nil {
-		return err
-	}
-	data, err := e.place(v, x.Value.Data)
-	if err != nil {
-		return err
-	}
-	size := uint32(len(x.Value.Data))
-	if size <= 4 {
-		size |= resident
-	}
-	record := le.AppendUint32(le.AppendUint32(le.AppendUint32(nil, size), data), x.Value.Type)
-	if err := e.write(v.off, 4, record); err != nil {
-		return err
-	}
-	return e.raise(k, 64, uint32(len(x.Value.Data)))
-}
-
-// place finds room for a value's data, or makes it the field of its offset.
-func (e *editor) place(v storedValue, data []byte) (uint32, error) {
-	old := cell{}
-	if v.size&resident == 0 && v.size > 0 {
-		if v.size > segmentSize {
-			return 0, fmt.Errorf("it has %d bytes now; at most %d are replaced", v.size, segmentSize)
-		}
-		var err error
-		if old, err = e.cell(v.data, "value's data"); err != nil {
-			return 0, err
-		}
-	}
-	switch n := int64(len(data)); {
-	case n > 4 && n <= old.size:
-		return v.data, e.write(v.data, 0, data)
-	case n > 4:
-		off, err := e.allocate(data)
+	var at time.Time
+	for _, x := range edits {
+		changed, err := e.edit(x)
 		if err != nil {
-			return 0, err
+			return nil, fmt.Errorf("key %q: value %q: not edited: %w", x.Key, x.Value.Name, err)
 		}
-		return off, e.release(old)
+		if changed && x.At.After(at) {
+			at = x.At
+		}
 	}
-	var field [4]byte
-	copy(field[:], data)
-	return le.Uint32(field[:]), e.release(old)
-}
-
-// add adds a value without data to a key and gives its record's offset.
-func (e *editor) add(k *key, name string) (uint32, error) {
-	raw, compressed := storedName(name)
-	record := make([]byte, valueSize, valueSize+len(raw))
-	copy(record, "vk")
-	le.PutUint16(record[2:], uint16(len(raw)))
-	le.PutUint32(record[4:], resident)
-	if compressed && len(raw) > 0 {
-		le.PutUint16(record[16:], vkCompressed)
+	if len(e.pages.edited) == 0 && !h.State().Dirty {
+		return nil, nil
 	}
-	off, err := e.allocate(append(record, raw...))
+	patches, err := e.patches(h.pages, newest, at)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	list, old := []byte{}, cell{}
-	if k.values > 0 {
-		if old, err = e.cell(k.valueSet, "list of values"); err != nil {
-			return 0, err
-		}
-		if list, err = old.read(0, 4*int64(k.values), "list of values"); err != nil {
-			return 0, err
-		}
+	if err := verify(&patched{h.pages.source, patches}, h.pages.size, edits); err != nil {
+		return nil, fmt.Errorf("the edited hive: %w", err)
 	}
-	list = le.AppendUint32(slices.Clone(list), off)
-	at := k.valueSet
-	if int64(len(list)) <= old.size {
-		err = e.write(at, 0, list)
-	} else if at, err = e.allocate(list); err == nil {
-		err = e.release(old)
-	}
-	if err != nil {
-		return 0, err
-	}
-	if err := e.write(k.off, 36, le.AppendUint32(le.AppendUint32(nil, k.values+1), at)); err != nil {
-		return 0, err
-	}
-	return off, e.raise(k, 60, uint32(len(encodeUTF16(name))))
+	return patches, nil
 }
 
-// raise sees that a key's field for the largest of something is not too small.
-func (e *editor) raise(k *key, field int64, n uint32) error {
-	c, err := e.cell(k.off, "key")
-	if err != nil {
-		return err
-	}
-	b, err := c.read(field, 4, "key")
-	if err != nil || le.Uint32(b) >= n {
-		return err
-	}
-	return e.write(k.off, field, le.AppendUint32(nil, n))
+// sequence is a sequence number, or none.
+type sequence struct {
+	seq uint32
+	ok  bool
 }
 
-// write puts bytes into a cell's contents.
-func (e *editor) write(off uint32, at int64, b []byte) error {
-	c, err := e.cell(off, "cell to edit")
-	if err != nil {
-		return err
-	}
-	if at+int64(len(b)) > c.size {
-		return fmt.Errorf("cell %#x: %d bytes at %d do not fit in %d", off, len(b), at, c.size)
-	}
-	return e.pages.write(baseSize+int64(off)+cellHeader+at, b)
-}
-
-// allocate makes a cell of the smallest free one that is large enough.
-func (e *editor) allocate(data []byte) (uint32, error) {
-	if err := e.scan(); err != nil {
-		return 0, err
-	}
-	need := int64(len(data)+cellHeader+7) &^ 7
-	best := -1
-	for i, f := range e.free {
-		if f.size >= need && (best < 0 || f.size < e.free[best].size) {
-			best = i
+// newestLog is the last sequence number that the logs name, those of entries that did not count too; not ok when there is none.
+func (h *Hive) newestLog() (newest sequence, err error) {
+	see := func(seq uint32) {
+		if !newest.ok || before(newest.seq, seq) {
+			newest.seq, newest.ok = seq, true
 		}
 	}
-	if best < 0 {
-		return 0, fmt.Errorf("no free cell of %d bytes: the hive would have to grow", need)
-	}
-	f := e.free[best]
-	if left := f.size - need; left > 0 {
-		rest := freeCell{f.off + uint32(need), left}
-		e.free[best] = rest
-		if err := e.pages.write(baseSize+int64(rest.off), le.AppendUint32(nil, uint32(left))); err != nil {
-			return 0, err
-		}
-	} else {
-		e.free = slices.Delete(e.free, best, best+1)
-	}
-	whole := make([]byte, need)
-	le.PutUint32(whole, uint32(-int32(need)))
-	copy(whole[cellHeader:], data)
-	return f.off, e.pages.write(baseSize+int64(f.off), whole)
-}
-
-// release makes a cell free; the zero cell is none. It is not joined with free neighbours: Windows does so when it next frees one of them.
-func (e *editor) release(c cell) error {
-	if c.size == 0 {
-		return nil
-	}
-	size := c.size + cellHeader
-	e.free = append(e.free, freeCell{c.off, size})
-	return e.pages.write(baseSize+int64(c.off), le.AppendUint32(nil, uint32(size)))
-}
-
-// scan finds the free cells of the whole hive, once.
-func (e *editor) scan() error {
-	if e.scanned {
-		return nil
-	}
-	e.scanned = true
-	released := map[uint32]bool{}
-	for _, f := range e.free {
-		released[f.off] = true
-	}
-	for bin := int64(0); bin < int64(e.base.bins); {
-		b, err := e.pages.read(baseSize+bin, binHeader)
+	for _, l := range h.logs {
+		base, entries, _, err := readLog(l)
 		if err != nil {
-			return fmt.Errorf("hive: hbin %#x: %w", bin, err)
+			return newest, fmt.Errorf("hive: not edited: log %s: %w", l.Name, err)
 		}
-		size := int64(le.Uint32(b[8:]))
-		if string(b[:4]) != "hbin" || int64(le.Uint32(b[4:])) != bin || size == 0 || size%pageSize != 0 || bin+size > int64(e.base.bins) {
-			return e.damage("hbin %#x: signature %q, offset %#x, size %#x", bin, b[:4], le.Uint32(b[4:]), size)
+		if !base.sound {
+			continue
 		}
-		for at := bin + binHeader; at < bin+size; {
-			b, err := e.pages.read(baseSize+at, cellHeader)
-			if err != nil {
-				return fmt.Errorf("hive: cell %#x: %w", at, err)
-			}
-			n := int64(int32(le.Uint32(b)))
-			free := n > 0
-			n = max(n, -n)
-			if n < 8 || n%8 != 0 || at+n > bin+size {
-				return e.damage("cell %#x: size %d in an hbin that ends at %#x", at, n, bin+size)
-			}
-			if free && !released[uint32(at)] {
-				e.free = append(e.free, freeCell{uint32(at), n})
-			}
-			at += n
+		see(base.seq1)
+		see(base.seq2)
+		for _, e := range entries {
+			see(e.seq)
 		}
-		bin += size
 	}
-	return nil
+	return newest, nil
 }
 
 // patches are the pages that the logs and the edits changed, and the base block.
-func (e *editor) patches() ([]Patch, error) {
-	base := make([]byte, 512)
-	if err := readFull(e.pages.source, base, 0); err != nil {
-		return nil, fmt.Errorf("hive: base block: %w", err)
-	}
+func (e *editor) patches(file *pages, newest sequence, at time.Time) ([]Patch, error) {
+	base := bytes.Clone(e.pages.whole[:logHeader])
 	seq := e.base.seq1 + 1
-	if before(seq, e.base.lastLog+1) && len(e.pages.changed) > 0 {
-		seq = e.base.lastLog + 1
+	if newest.ok && before(seq, newest.seq+1) {
+		seq = newest.seq + 1
 	}
 	le.PutUint32(base[4:], seq)
 	le.PutUint32(base[8:], seq)
-	le.PutUint32(base[40:], e.base.bins)
+	if !at.IsZero() {
+		le.PutUint64(base[12:], filetime(at))
+	}
+	// They may have come from a log's copy of the base block.
+	for i, v := range []uint32{e.base.major, e.base.minor, 0, e.base.format, e.base.root, e.base.bins} {
+		le.PutUint32(base[20+4*i:], v)
+	}
 	le.PutUint32(base[508:], baseChecksum(base))
 	all := maps.Clone(e.pages.edited)
-	for page := range e.pages.changed {
+	for page := range file.changed {
 		all[page] = nil
 	}
 	if len(all) > maxLog/pageSize {
@@ -316,7 +157,7 @@ func (e *editor) patches() ([]Patch, error) {
 	return out, nil
 }
 
-// patched is a file with patches over it.
+// patched is a file with patches over it, which are in order.
 type patched struct {
 	io.ReaderAt
 	patches []Patch
@@ -324,42 +165,57 @@ type patched struct {
 
 func (p *patched) ReadAt(b []byte, off int64) (int, error) {
 	n, err := p.ReaderAt.ReadAt(b, off)
-	for _, x := range p.patches {
-		if from, to := max(off, x.Off), min(off+int64(n), x.Off+int64(len(x.Data))); from < to {
-			copy(b[from-off:to-off], x.Data[from-x.Off:])
+	end := off + int64(n)
+	first, _ := slices.BinarySearchFunc(p.patches, off, func(x Patch, off int64) int { return cmp.Compare(x.Off+int64(len(x.Data)), off+1) })
+	for _, x := range p.patches[first:] {
+		from, to := max(off, x.Off), min(end, x.Off+int64(len(x.Data)))
+		if from >= to {
+			break
 		}
+		copy(b[from-off:to-off], x.Data[from-x.Off:])
 	}
 	return n, err
 }
 
-// verify reads the edited values back; of edits of one value the last counts.
+// verify reads the hive and the edited values back; of edits of one value the last counts.
 func verify(r io.ReaderAt, size int64, edits []Edit) error {
 	h, err := Open(r, size)
 	if err != nil {
-		return fmt.Errorf("the edited hive: %w", err)
+		return err
 	}
 	if s := h.State(); s != (State{}) {
-		return fmt.Errorf("the edited hive is not clean: %+v", s)
+		return fmt.Errorf("it is not clean: %+v", s)
 	}
-	root, err := h.Root()
+	e, err := newEditor(h)
 	if err != nil {
-		return fmt.Errorf("the edited hive: %w", err)
+		return err
+	}
+	root, err := e.Root()
+	if err != nil {
+		return err
 	}
 	for i, x := range edits {
 		if slices.ContainsFunc(edits[i+1:], func(y Edit) bool { return EqualNames(x.Key, y.Key) && EqualNames(x.Value.Name, y.Value.Name) }) {
 			continue
 		}
-		k, err := root.Open(x.Key)
-		if err != nil {
-			return fmt.Errorf("the edited hive: %w", err)
-		}
-		v, err := k.Value(x.Value.Name)
-		if err != nil {
-			return fmt.Errorf("the edited hive: %w", err)
-		}
-		if v.Type != x.Value.Type || string(v.Data) != string(x.Value.Data) {
-			return fmt.Errorf("the edited hive: key %q: value %q reads back as type %d, %x", x.Key, x.Value.Name, v.Type, v.Data)
+		v, err := valueAt(root, x.Key, x.Value.Name)
+		switch {
+		case x.Delete && errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		case x.Delete:
+			return fmt.Errorf("key %q: value %q is still there, or was there twice", x.Key, x.Value.Name)
+		case v.Type != x.Value.Type || string(v.Data) != string(x.Value.Data):
+			return fmt.Errorf("key %q: value %q reads back as type %d, %x", x.Key, x.Value.Name, v.Type, v.Data)
 		}
 	}
 	return nil
+}
+
+func valueAt(root windows.Key, path, name string) (windows.Value, error) {
+	k, err := root.Open(path)
+	if err != nil {
+		return windows.Value{}, err
+	}
+	return k.Value(name)
 }

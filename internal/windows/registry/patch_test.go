@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"berth/internal/windows"
 )
@@ -35,11 +37,11 @@ func TestPatchRealHive(t *testing.T) {
 	h := openBytes(t, b, logOf("LOG1", realHive(t, "SYSTEM_B.LOG1")), logOf("LOG2", realHive(t, "SYSTEM_B.LOG2")))
 	want, _ := wholeTree(t, h)
 	edits := []Edit{
-		{`ControlSet001\Services\storahci`, NewDWORD("start", 0)},
-		{`ControlSet001\Control\Session Manager\Power`, NewDWORD("HiberbootEnabled", 0)},
-		{`ControlSet001\Control\ComputerName\ComputerName`, NewSZ("ComputerName", strings.Repeat("BERTH", 20))},
-		{`ControlSet001\Control\Session Manager`, windows.Value{Name: "Added", Type: windows.RegBinary, Data: bytes.Repeat([]byte{7}, 3000)}},
-		{`Setup`, NewDWORD("", 5)},
+		{Key: `ControlSet001\Services\storahci`, Value: NewDWORD("start", 0)},
+		{Key: `ControlSet001\Control\Session Manager\Power`, Value: NewDWORD("HiberbootEnabled", 0)},
+		{Key: `ControlSet001\Control\ComputerName\ComputerName`, Value: NewSZ("ComputerName", strings.Repeat("BERTH", 20))},
+		{Key: `ControlSet001\Control\Session Manager`, Value: windows.Value{Name: "Added", Type: windows.RegBinary, Data: bytes.Repeat([]byte{7}, 3000)}},
+		{Key: `Setup`, Value: NewDWORD("", 5)},
 	}
 	patches, err := h.Patch(edits...)
 	if err != nil {
@@ -84,8 +86,8 @@ func TestPatchLengths(t *testing.T) {
 			h, b := built(t, root)
 			// Room for more: free a cell and have it used.
 			patches, err := h.Patch(
-				Edit{`a\b`, windows.Value{Name: "room", Type: windows.RegBinary, Data: []byte{9}}},
-				Edit{`A\B`, windows.Value{Name: "X", Type: windows.RegExpandSZ, Data: bytes.Repeat([]byte{3}, to)}})
+				Edit{Key: `a\b`, Value: windows.Value{Name: "room", Type: windows.RegBinary, Data: []byte{9}}},
+				Edit{Key: `A\B`, Value: windows.Value{Name: "X", Type: windows.RegExpandSZ, Data: bytes.Repeat([]byte{3}, to)}})
 			if to == 16344 && from < 16344 {
 				if err == nil || !strings.Contains(err.Error(), "have to grow") {
 					t.Errorf("%d to %d: %v", from, to, err)
@@ -115,7 +117,7 @@ func TestPatchAddsUntilFull(t *testing.T) {
 	n := 0
 	for ; ; n++ {
 		name := fmt.Sprintf("value %d ж", n)
-		patches, err := openBytes(t, b).Patch(Edit{"empty", NewSZ(name, name)})
+		patches, err := openBytes(t, b).Patch(Edit{Key: "empty", Value: NewSZ(name, name)})
 		if err != nil {
 			if !strings.Contains(err.Error(), "have to grow") {
 				t.Fatal(err)
@@ -133,8 +135,8 @@ func TestPatchAddsUntilFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	compareTree(t, "", root, hivexml(t, file), b)
-	if e := (&editor{Hive: openBytes(t, b)}); e.scan() != nil {
-		t.Error("the cells do not fill their hbins")
+	if _, err := newEditor(openBytes(t, b)); err != nil {
+		t.Errorf("the cells: %v", err)
 	}
 }
 
@@ -143,32 +145,303 @@ func TestPatchRefuses(t *testing.T) {
 	tree.Make("k").Set(windows.Value{Name: "long", Data: make([]byte, 20000)})
 	h, b := built(t, tree)
 	for want, x := range map[string]Edit{
-		"file does not exist": {"absent", NewDWORD("v", 1)},
-		"at most 16344":       {"k", windows.Value{Name: "v", Data: make([]byte, 16345)}},
-		"20000 bytes now":     {"k", NewDWORD("long", 1)},
-		"16384 characters":    {"k", NewDWORD(strings.Repeat("x", 16384), 1)},
+		"file does not exist": {Key: "absent", Value: NewDWORD("v", 1)},
+		"at most 16344":       {Key: "k", Value: windows.Value{Name: "v", Data: make([]byte, 16345)}},
+		"16384 characters":    {Key: "k", Value: NewDWORD(strings.Repeat("x", 16384), 1)},
 	} {
 		if _, err := h.Patch(x); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}
 	}
-	if _, err := h.Patch(Edit{"absent", NewDWORD("v", 1)}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := h.Patch(Edit{Key: "absent", Value: NewDWORD("v", 1)}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
-	if _, err := openBytes(t, b[:len(b)-4096]).Patch(Edit{"", NewDWORD("v", 1)}); !errors.Is(err, ErrDamaged) {
+	if _, err := openBytes(t, b[:len(b)-4096]).Patch(Edit{Key: "", Value: NewDWORD("v", 1)}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a hive that is cut short: %v", err)
 	}
 	bad := bytes.Clone(b)
 	copy(bad[baseSize:], "nibh")
-	if _, err := openBytes(t, bad).Patch(Edit{"", NewDWORD("v", 1)}); !errors.Is(err, ErrDamaged) {
+	if _, err := openBytes(t, bad).Patch(Edit{Key: "", Value: NewDWORD("v", 1)}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a hive with a bad hbin: %v", err)
 	}
 	dirty, _ := dirtyHive(t)
-	if _, err := openBytes(t, dirty).Patch(Edit{"k", NewDWORD("v", 1)}); err == nil || !strings.Contains(err.Error(), "not cleanly closed") {
+	if _, err := openBytes(t, dirty).Patch(Edit{Key: "k", Value: NewDWORD("v", 1)}); err == nil || !strings.Contains(err.Error(), "not cleanly closed") {
 		t.Errorf("a stale hive: %v", err)
 	}
 	log := appendEntry(newLog(dirty, kindEntries, 60), 60, 2*pageSize)
-	if _, err := openBytes(t, dirty, logOf("A", log)).Patch(Edit{"k", NewDWORD("v", 1)}); err == nil || !strings.Contains(err.Error(), "its file has") {
+	if _, err := openBytes(t, dirty, logOf("A", log)).Patch(Edit{Key: "k", Value: NewDWORD("v", 1)}); err == nil || !strings.Contains(err.Error(), "its file has") {
 		t.Errorf("a hive that grew: %v", err)
 	}
+}
+
+// Values are deleted from keys that have one, several, none: the list shrinks, cells are freed and wiped, and nothing else changes.
+func TestPatchDeletes(t *testing.T) {
+	secret := bytes.Repeat([]byte("s3cret-"), 20)
+	tree := func() *Node {
+		root := &Node{Name: "S"}
+		k := root.Make(`a\b`)
+		k.Set(NewSZ("first", "one"))
+		k.Set(windows.Value{Name: "second", Type: windows.RegBinary, Data: secret})
+		k.Set(NewDWORD("third", 3))
+		k.Set(windows.Value{Name: "long", Type: windows.RegBinary, Data: bytes.Repeat(secret, 300)})
+		root.Make("one").Set(NewSZ("", "only"))
+		root.Make("other").Set(NewSZ("stays", "as it is"))
+		return root
+	}
+	for _, names := range [][]string{{"first"}, {"second"}, {"THIRD"}, {"long"}, {"first", "second"}, {"long", "third", "second", "first"}, {"absent", "second"}} {
+		want := tree()
+		h, b := built(t, want)
+		stamped, _ := wholeTree(t, h)
+		at := time.Date(2026, 11, 23, 8, 0, 0, 100, time.UTC)
+		var edits []Edit
+		k := want.Key(`a\b`)
+		for _, n := range names {
+			edits = append(edits, Edit{Key: `A\B`, Value: windows.Value{Name: n}, Delete: true, At: at})
+			k.Values = slices.DeleteFunc(k.Values, func(v windows.Value) bool { return EqualNames(v.Name, n) })
+		}
+		edits = append(edits, Edit{Key: "one", Delete: true})
+		want.Key("one").Values = nil
+		after := apply(t, b, mustPatch(t, openBytes(t, b), edits...))
+		file := filepath.Join(t.TempDir(), "hive")
+		if err := os.WriteFile(file, after, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		compareTree(t, fmt.Sprint(names), want, hivexml(t, file), after)
+		stamped.Key(`a\b`).Values, stamped.Key("one").Values = k.Values, nil
+		h = openBytes(t, after)
+		if got, _ := wholeTree(t, h); !sameTree(got, stamped, map[string]time.Time{`a\b`: at}) {
+			t.Errorf("%v: the tree is not as it should be", names)
+		}
+		if slices.Contains(names, "second") && slices.Contains(names, "long") && bytes.Contains(after, []byte("s3cret")) {
+			t.Errorf("%v: what was deleted is still in the file", names)
+		}
+		freed, err := newEditor(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := newEditor(openBytes(t, b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if freeBytes(freed) <= freeBytes(before) {
+			t.Errorf("%v: %d bytes free after %d", names, freeBytes(freed), freeBytes(before))
+		}
+	}
+}
+
+func freeBytes(e *editor) (n int64) {
+	for _, f := range e.free {
+		n += f.size
+	}
+	return n
+}
+
+func mustPatch(t testing.TB, h *Hive, edits ...Edit) []Patch {
+	t.Helper()
+	patches, err := h.Patch(edits...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return patches
+}
+
+// sameTree compares trees with their times; written are the keys, by path, that have another time than in want.
+func sameTree(got, want *Node, written map[string]time.Time) bool {
+	var same func(path string, a, b *Node) bool
+	same = func(path string, a, b *Node) bool {
+		at := b.LastWrite
+		if w, ok := written[path]; ok {
+			at = w
+		}
+		if !a.LastWrite.Equal(at) || len(a.Values) != len(b.Values) || len(a.Keys) != len(b.Keys) || a.Name != b.Name {
+			return false
+		}
+		for i, v := range a.Values {
+			if w := b.Values[i]; v.Name != w.Name || v.Type != w.Type || !bytes.Equal(v.Data, w.Data) {
+				return false
+			}
+		}
+		for _, x := range a.Keys {
+			y := b.Key(x.Name)
+			if y == nil || !same(strings.TrimPrefix(path+`\`+x.Name, `\`), x, y) {
+				return false
+			}
+		}
+		return true
+	}
+	return same("", got, want)
+}
+
+// What is already as it should be needs no patch, and a dirty hive's logs are put into its file even then.
+func TestPatchOfNothing(t *testing.T) {
+	root := &Node{Name: "S"}
+	root.Make("k").Set(NewDWORD("v", 1))
+	h, _ := built(t, root)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	if p := mustPatch(t, h, Edit{Key: "k", Value: NewDWORD("V", 1), At: at}, Edit{Key: "k", Value: windows.Value{Name: "x"}, Delete: true, At: at},
+		Edit{Key: "absent", Delete: true, At: at}); p != nil {
+		t.Errorf("%d patches", len(p))
+	}
+	b, page := dirtyHive(t)
+	log := appendEntry(newLog(b, kindEntries, 50), 50, pageSize, page(9))
+	after := apply(t, b, mustPatch(t, openBytes(t, b, logOf("LOG1", log))))
+	if h := openBytes(t, after); h.State() != (State{}) || valueOf(t, h) != 9 {
+		t.Errorf("%+v", h.State())
+	}
+}
+
+// An edited hive that Windows then fails to close is not set back by the logs from before: not by entries that were applied, not by
+// those that a clean hive never looked at, and not by logs of either kind.
+func TestOldLogsDoNotUndoEdits(t *testing.T) {
+	dirty, page := dirtyHive(t)
+	clean := bytes.Clone(dirty)
+	le.PutUint32(clean[4:], 50)
+	le.PutUint32(clean[508:], baseChecksum(clean))
+	entries := func(first uint32, values ...byte) []byte {
+		l := newLog(dirty, kindEntries, first)
+		for i, v := range values {
+			l = appendEntry(l, first+uint32(i), pageSize, page(v))
+		}
+		return l
+	}
+	old := newLog(dirty, 1, 51)
+	old = append(old, "DIRT\xff"...)
+	old = append(old, make([]byte, sectorSize-5)...)
+	old = append(old, page(7).data...)
+	for name, c := range map[string]struct {
+		hive []byte
+		logs []Log
+	}{
+		"applied":                   {dirty, []Log{logOf("LOG1", entries(50, 2, 3)), logOf("LOG2", entries(52, 4, 5))}},
+		"of a clean hive, earlier":  {clean, []Log{logOf("LOG1", entries(40, 2, 3))}},
+		"of a clean hive, later":    {clean, []Log{logOf("LOG1", entries(900, 2, 3)), logOf("LOG2", entries(52, 4, 5))}},
+		"of a clean hive, its own":  {clean, []Log{logOf("LOG1", entries(50, 2)), logOf("LOG2", entries(51, 4))}},
+		"from before Windows 8.1":   {dirty, []Log{logOf("LOG", old)}},
+		"of both kinds":             {clean, []Log{logOf("LOG", old), logOf("LOG1", entries(50, 2))}},
+		"around the highest number": {clean, []Log{logOf("LOG1", entries(0xffffffff, 2, 3))}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := openBytes(t, c.hive, c.logs...)
+			if s := h.State(); s.Dirty != (c.hive[4] != c.hive[8]) || s.Stale {
+				t.Fatalf("%+v", s)
+			}
+			fixed := apply(t, c.hive, mustPatch(t, h, Edit{Key: "k", Value: NewDWORD("v", 77)}))
+			h = openBytes(t, fixed, c.logs...)
+			if h.State() != (State{}) || valueOf(t, h) != 77 {
+				t.Errorf("%+v, value %d", h.State(), valueOf(t, h))
+			}
+			// Windows counts the first up, writes, and loses its power before it counts the second up.
+			le.PutUint32(fixed[4:], le.Uint32(fixed[4:])+1)
+			le.PutUint32(fixed[508:], baseChecksum(fixed))
+			h = openBytes(t, fixed, c.logs...)
+			if s := h.State(); s.Entries != 0 || valueOf(t, h) != 77 {
+				t.Errorf("%+v, value %d", s, valueOf(t, h))
+			}
+		})
+	}
+}
+
+// A hive in which two owners have one cell is not edited: an edit of the one would be an edit of the other.
+func TestPatchRefusesSharedCells(t *testing.T) {
+	for name, spoil := range map[string]func(s spot){
+		"two values of one record": func(s spot) { copy(s.at(s.key(`A\B\C`).valueSet)[4:8], s.at(s.key(`A\B\C`).valueSet)[:4]) },
+		"values of two keys": func(s spot) {
+			d := s.at(s.key("A").off)
+			le.PutUint32(d[40:], s.key(`A\B\C`).valueSet)
+		},
+		"data of two values": func(s spot) {
+			le.PutUint32(s.value("A", "long")[4:], 8)
+			le.PutUint32(s.value("A", "long")[8:], le.Uint32(s.value(`A\B\C`, "text")[8:]))
+		},
+		"data that is a key": func(s spot) { le.PutUint32(s.value(`A\B\C`, "text")[8:], s.key("E").off) },
+		"data in the middle of a key": func(s spot) {
+			le.PutUint32(s.value(`A\B\C`, "text")[8:], s.key("E").off+8)
+			le.PutUint32(s.at(s.key("E").off)[4:], 0xfffffff0)
+		},
+		"data that is a security descriptor": func(s spot) {
+			le.PutUint32(s.value(`A\B\C`, "text")[8:], le.Uint32(s.at(s.key("E").off)[44:]))
+		},
+		"a segment twice": func(s spot) {
+			l := s.at(le.Uint32(s.at(le.Uint32(s.value("A", "long")[8:]))[4:]))
+			copy(l[4:8], l[:4])
+		},
+		"a list of keys of two keys": func(s spot) {
+			d := s.at(s.key("E").off)
+			le.PutUint32(d[20:], 1)
+			le.PutUint32(d[28:], s.key("A").list)
+		},
+		"a class that is a value": func(s spot) {
+			d := s.at(s.key("E").off)
+			le.PutUint16(d[74:], 4)
+			le.PutUint32(d[48:], le.Uint32(s.at(s.key(`A\B\C`).valueSet)))
+		},
+		"a list below ri twice": func(s spot) {
+			l := s.at(s.key("Many").list)
+			copy(l[8:12], l[4:8])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, b := built(t, victim(t))
+			mustPatch(t, h, Edit{Key: "E", Value: NewDWORD("v", 1)})
+			spoil(spot{t, h, b})
+			if _, err := openBytes(t, b).Patch(Edit{Key: "E", Value: NewDWORD("v", 1)}); !errors.Is(err, ErrDamaged) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// FuzzPatch edits hives of which nothing is known: the answer is an error, or patches that leave a clean hive in which nothing but the
+// edited value changed.
+func FuzzPatch(f *testing.F) {
+	whole := victim(f)
+	whole.Key("Many").Keys = whole.Key("Many").Keys[:10]
+	whole.Key("A").Set(windows.Value{Name: "long", Data: make([]byte, 17000)})
+	_, b := built(f, whole)
+	f.Add(b, -1, uint32(0), `A\B\C`, "text", []byte("some longer text than there was"), false)
+	f.Add(b, -1, uint32(0), `A\B\C`, "text", []byte{}, true)
+	f.Add(b, -1, uint32(0), "A", "long", []byte{1}, true)
+	f.Add(b, -1, uint32(0), "E", "", bytes.Repeat([]byte{3}, 900), false)
+	for at := baseSize + binHeader; at < baseSize+1200; at += 44 {
+		f.Add(b, at, uint32(0xffffffe0), `A\B\C`, "small", []byte("12345"), at%8 == 0)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, at int, v uint32, path, name string, data []byte, remove bool) {
+		if at >= 0 && at+4 <= len(b) && len(b) >= baseSize {
+			b = bytes.Clone(b)
+			le.PutUint32(b[at:], v)
+			le.PutUint32(b[508:], baseChecksum(b))
+		}
+		if len(b) > 1<<20 {
+			return
+		}
+		h, err := Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return
+		}
+		x := Edit{Key: path, Value: windows.Value{Name: name, Type: windows.RegBinary, Data: data}, Delete: remove}
+		patches, err := h.Patch(x)
+		if err != nil {
+			return
+		}
+		after := openBytes(t, apply(t, b, patches))
+		if len(patches) > 0 && after.State() != (State{}) {
+			t.Fatalf("not clean: %+v", after.State())
+		}
+		var c, d counts
+		var why, why2 []error
+		want, got := tree(rootOf(t, h), &c, &why), tree(rootOf(t, after), &d, &why2)
+		if k := want.Key(path); k != nil && remove {
+			k.Values = slices.DeleteFunc(k.Values, func(v windows.Value) bool { return EqualNames(v.Name, name) })
+		} else if k != nil {
+			if old, ok := k.Value(name); ok {
+				x.Value.Name = old.Name
+			} else {
+				x.Value.Name = decodeUTF16(encodeUTF16(name)) // what is no character becomes one
+			}
+			k.Set(x.Value)
+		}
+		if !sameTree(got, want, nil) || c.bad != d.bad {
+			t.Fatalf("another tree after editing %q %q; unreadable %d, then %d", path, name, c.bad, d.bad)
+		}
+	})
 }

@@ -175,18 +175,11 @@ func (h *Hive) data(v storedValue) ([]byte, error) {
 //
 // db: "db", count, offset of count × offset of a segment. Each segment but the last has 16344 bytes.
 func (h *Hive) longData(c cell, n int64) ([]byte, error) {
-	b, err := c.read(0, 8, "long data")
+	c, err := h.segments(c, n)
 	if err != nil {
 		return nil, err
 	}
-	count := int64(le.Uint16(b[2:]))
-	if string(b[:2]) != "db" || count != (n+segmentSize-1)/segmentSize {
-		return nil, h.damage("long data %#x: signature %q, %d segments for %d bytes", c.off, b[:2], count, n)
-	}
-	if c, err = h.cell(le.Uint32(b[4:]), "list of segments"); err != nil {
-		return nil, err
-	}
-	list, err := c.read(0, 4*count, "list of segments")
+	list, err := c.read(0, 4*((n+segmentSize-1)/segmentSize), "list of segments")
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +196,19 @@ func (h *Hive) longData(c cell, n int64) ([]byte, error) {
 		out = append(out, part...)
 	}
 	return out, nil
+}
+
+// segments finds the list of the segments of n bytes of data from their record.
+func (h *Hive) segments(c cell, n int64) (cell, error) {
+	b, err := c.read(0, 8, "long data")
+	if err != nil {
+		return c, err
+	}
+	count := int64(le.Uint16(b[2:]))
+	if string(b[:2]) != "db" || count != (n+segmentSize-1)/segmentSize {
+		return c, h.damage("long data %#x: signature %q, %d segments for %d bytes", c.off, b[:2], count, n)
+	}
+	return h.cell(le.Uint32(b[4:]), "list of segments")
 }
 
 // duplicates reports whether an offset occurs twice.
