@@ -125,7 +125,28 @@ type Machine struct {
 	Disks    []Disk
 	// Installations counts Windows installations found on the disks (more than one is multi-boot).
 	Installations int
+	// Drives are what the machine has beside its disks: of a powered-off machine the CD drives that its export tells of, of a
+	// running one also what is plugged in and what is mapped over the network.
+	Drives []Drive
 }
+
+// Drive is something that gets a drive letter and is no fixed disk.
+type Drive struct {
+	Kind DriveKind
+	// Letter is "D:"; empty where the machine is not running.
+	Letter string
+	// Medium is what is in it, or where it leads: the file's name in the export, the volume's label, the share; empty: nothing.
+	Medium string
+}
+
+// DriveKind is what kind of drive it is.
+type DriveKind string
+
+const (
+	CDDrive        DriveKind = "CD"
+	RemovableDrive DriveKind = "removable"
+	NetworkDrive   DriveKind = "network"
+)
 
 // Scheme is a partition table's kind.
 type Scheme string

@@ -36,6 +36,7 @@ type found struct {
 	warnings      []string
 	installations []*volume
 	loaders       []bool // by disk: VeraCrypt's boot loader starts it
+	drives        []windows.Drive
 }
 
 // volume is a partition whose file system was opened.
@@ -51,7 +52,7 @@ type volume struct {
 
 // survey reads all disks. What it cannot read is in the partition's Err.
 func survey(env *disk.Envelope) *found {
-	s := &found{}
+	s := &found{drives: cdDrives(env.Hardware)}
 	for i := range env.Disks {
 		s.disk(i, &env.Disks[i])
 	}
@@ -63,6 +64,22 @@ func survey(env *disk.Envelope) *found {
 	s.blame()
 	s.roles()
 	return s
+}
+
+// maxDrives bounds the CD drives that an export may tell of. Real machines have one or two.
+const maxDrives = 64
+
+// cdDrives are the CD drives of the export's descriptor, those with a disc first. Nothing is exported of other drives.
+func cdDrives(h disk.Hardware) []windows.Drive {
+	var drives []windows.Drive
+	for i := range min(max(h.CDROMs, len(h.CDImages)), maxDrives) {
+		d := windows.Drive{Kind: windows.CDDrive}
+		if i < len(h.CDImages) {
+			d.Medium = h.CDImages[i]
+		}
+		drives = append(drives, d)
+	}
+	return drives
 }
 
 // disk reads the partition table and the volumes of one disk.
@@ -262,7 +279,7 @@ func (v *volume) has(name string) bool {
 // system makes the System of an installation.
 func (s *found) system(in *volume) *System {
 	sys := &System{disk: in.disk, part: in.part, volume: in.ntfs, files: in.ntfs.FS(), warnings: s.warnings}
-	sys.machine = windows.Machine{Disks: slices.Clone(s.disks), Installations: len(s.installations)}
+	sys.machine = windows.Machine{Disks: slices.Clone(s.disks), Installations: len(s.installations), Drives: s.drives}
 	parts := slices.Clone(s.disks[in.disk].Partitions)
 	parts[in.part].Role = windows.RoleSystem
 	sys.machine.Disks[in.disk].Partitions = parts
