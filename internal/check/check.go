@@ -89,8 +89,8 @@ type Verdict struct {
 	Outcome Outcome
 	// Because says in a sentence or two what was found and what would have been right.
 	Because string
-	// Evidence holds one line for each thing that was looked at.
-	Evidence []string
+	// Evidence is what was looked at.
+	Evidence []Evidence
 	// ByHand is set where a check that is fixable as a rule cannot be mended by an edit of the disk this time.
 	ByHand bool
 }
@@ -111,10 +111,10 @@ func unknown(because string, on ...fact) Verdict {
 	return Verdict{Outcome: Unknown, Because: because, Evidence: evidence(on...)}
 }
 
-// saw adds lines of evidence, a few of them.
-func (v Verdict) saw(lines []string) Verdict {
+// saw adds evidence, a few pieces of it.
+func (v Verdict) saw(seen []Evidence) Verdict {
 	const most = 8
-	v.Evidence = append(v.Evidence, lines[:min(len(lines), most)]...)
+	v.Evidence = append(v.Evidence, seen[:min(len(seen), most)]...)
 	return v
 }
 
@@ -128,21 +128,24 @@ func missing(on ...fact) (Verdict, bool) {
 	return Verdict{}, false
 }
 
-// evidence returns a line for each fact: where it was read, or why it was not.
-func evidence(on ...fact) []string {
-	var lines []string
+// evidence is where the facts were read, or where one looked and why they are not known; each piece once.
+func evidence(on ...fact) []Evidence {
+	var list []Evidence
 	for _, k := range on {
 		ok, from, why := k.state()
-		switch {
-		case ok:
-			lines = append(lines, from)
-		case from != "":
-			lines = append(lines, from+": "+why)
-		default:
-			lines = append(lines, why)
+		if len(from) == 0 {
+			from = []Evidence{said(why)}
+		} else if !ok { // the last one is what could not be read
+			last := len(from) - 1
+			from = append(slices.Clone(from[:last]), from[last].plus(": "+why))
+		}
+		for _, e := range from {
+			if !slices.ContainsFunc(list, func(have Evidence) bool { return have.Text == e.Text }) {
+				list = append(list, e)
+			}
 		}
 	}
-	return lines
+	return list
 }
 
 // Checks returns the table, in the order of the report. The slice is the caller's.

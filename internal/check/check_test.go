@@ -11,6 +11,15 @@ import (
 	"berth/internal/windows"
 )
 
+// lines joins the texts of evidence.
+func lines(list []Evidence, with string) string {
+	var b strings.Builder
+	for _, e := range list {
+		b.WriteString(e.Text + with)
+	}
+	return b.String()
+}
+
 func find(t testing.TB, r Report, code string) Finding {
 	t.Helper()
 	for _, f := range r.Findings {
@@ -301,7 +310,7 @@ func TestChecks(t *testing.T) {
 			if f.Outcome != want {
 				t.Fatalf("%s is %s, want %s: %s %q", c.code, f.Outcome, want, f.Because, f.Evidence)
 			}
-			if said := f.Because + "\n" + strings.Join(f.Evidence, "\n"); !strings.Contains(said, c.says) {
+			if said := f.Because + "\n" + lines(f.Evidence, "\n"); !strings.Contains(said, c.says) {
 				t.Errorf("%s does not say %q:\n%s", c.code, c.says, said)
 			}
 			if len(f.Evidence) == 0 {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,7 +45,8 @@ const currentVersion = `Microsoft\Windows NT\CurrentVersion`
 
 // identity reads what Windows this is.
 func (r *reader) identity(f *Facts) {
-	f.Running = read(r.sys.Machine().Running, "the machine itself")
+	r.running = r.sys.Machine().Running
+	f.Running = read(r.running, said("the machine itself"))
 	f.ControlSet = value(r, windows.SystemHive, `Select`, "Current", always, 0, number)
 	if f.ControlSet.OK() {
 		r.controlSet = fmt.Sprintf("ControlSet%03d", f.ControlSet.Value)
@@ -72,7 +74,7 @@ func (r *reader) displayLanguages() Known[[]string] {
 		return set
 	}
 	cached := value(r, windows.Default, desktop+`\MuiCached`, "MachinePreferredUILanguages", optional, nil, texts)
-	cached.From = set.From + "; " + cached.From
+	cached.From = slices.Concat(set.From, cached.From)
 	return cached
 }
 
@@ -102,9 +104,9 @@ func (r *reader) architecture() Known[string] {
 	}
 	name := map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "AMD64", pe.IMAGE_FILE_MACHINE_I386: "x86", pe.IMAGE_FILE_MACHINE_ARM64: "ARM64"}[machine]
 	if !strings.EqualFold(name, arch.Value) {
-		return unread[string](arch.From, fmt.Sprintf("it contradicts the kernel: the header of C:/%s says machine %#04x %s", kernel, machine, name))
+		return unread[string](arch.From[0], fmt.Sprintf("it contradicts the kernel: the header of C:/%s says machine %#04x %s", kernel, machine, name))
 	}
-	arch.From += fmt.Sprintf("; C:/%s is for machine %#04x", kernel, machine)
+	arch.From = append(arch.From, inFile(kernel).plus(fmt.Sprintf(" is for machine %#04x", machine)))
 	return arch
 }
 
@@ -134,8 +136,11 @@ func (r *reader) peMachine(name string) (uint16, bool) {
 // upgradeTraces looks for what an upgrade in place leaves: a subkey of SYSTEM\Setup that is called "Source OS (Updated on
 // ...)" or "Upgrade" (facts §4.2, InPlaceUpgrade).
 func (r *reader) upgradeTraces() Known[[]string] {
-	at := r.shown(windows.SystemHive, `Setup`)
-	_, names, err := r.subkeys(windows.SystemHive, `Setup`, maxPrograms)
+	at := r.at(windows.SystemHive, `Setup`)
+	k, names, err := r.subkeys(windows.SystemHive, `Setup`, maxPrograms)
+	if k != nil {
+		at = at.of(k)
+	}
 	var traces []string
 	for _, name := range names {
 		if low := strings.ToLower(name); strings.Contains(low, "source os") || strings.Contains(low, "upgrade") {
@@ -148,11 +153,11 @@ func (r *reader) upgradeTraces() Known[[]string] {
 		for i, t := range traces {
 			shown[i] = `"` + printable(t) + `"`
 		}
-		return read(traces, at+" has the subkeys "+clip(strings.Join(shown, ", ")))
+		return read(traces, at.plus(" has the subkeys "+clip(strings.Join(shown, ", "))))
 	case err != nil:
 		return unread[[]string](at, why(err))
 	}
-	return read(traces, fmt.Sprintf(`%s has no subkey named "Source OS" or "Upgrade"`, at))
+	return read(traces, at.plus(` has no subkey named "Source OS" or "Upgrade"`))
 }
 
 // clip bounds a list that is shown in one line of evidence.
@@ -176,7 +181,7 @@ func (r *reader) software(f *Facts) {
 	f.Programs = r.programs(uninstall)
 	f.Programs32 = r.programs(`WOW6432Node\` + uninstall)
 	if f.Architecture.OK() && strings.EqualFold(f.Architecture.Value, "x86") {
-		f.Programs32 = read([]Program(nil), "a 32-bit Windows has one list of programs")
+		f.Programs32 = read([]Program(nil), said("a 32-bit Windows has one list of programs"))
 	}
 	f.OfficeClickToRun = value(r, windows.Software, `Microsoft\Office\ClickToRun\Configuration`, "ProductReleaseIds", optional, nil,
 		func(v windows.Value) ([]string, string, error) {
@@ -193,39 +198,40 @@ func (r *reader) powerShell() Known[string] {
 		return newer
 	}
 	older := value(r, windows.Software, `Microsoft\PowerShell\1\PowerShellEngine`, "PowerShellVersion", optional, "", text)
-	older.From = newer.From + "; " + older.From
+	older.From = slices.Concat(newer.From, older.From)
 	return older
 }
 
 func (r *reader) programs(p string) Known[[]Program] {
-	at := r.shown(windows.Software, p)
+	at := r.at(windows.Software, p)
 	k, names, err := r.subkeys(windows.Software, p, maxPrograms)
 	if err != nil {
 		return unread[[]Program](at, why(err))
 	}
+	at = at.of(k)
 	list := make([]Program, 0, len(names))
 	kept := 0
 	for _, name := range names {
 		sub, err := k.Open(name)
 		if err != nil {
-			return unread[[]Program](at+`\`+printable(name), why(err))
+			return unread[[]Program](at.below(name), why(err))
 		}
-		display := valueOf(r, windows.Software, sub, at+`\`+printable(name)+`\DisplayName`, "DisplayName", keyAlways, "", text)
+		display := valueOf(r, sub, at.below(name), "DisplayName", keyAlways, "", text)
 		if !display.OK() {
-			return unread[[]Program](display.From, display.Why)
+			return likewise[[]Program](display)
 		}
-		if kept += len(name) + len(display.Value) + len(display.From); kept > maxProgramText {
+		if kept += len(name) + len(display.Value) + display.From[0].size(); kept > maxProgramText {
 			return unread[[]Program](at, fmt.Sprintf("the names of its programs take more than %d MiB", maxProgramText>>20))
 		}
-		list = append(list, Program{Key: name, Name: display.Value, From: display.From})
+		list = append(list, Program{Key: name, Name: display.Value, From: display.From[0]})
 	}
-	return read(list, fmt.Sprintf("entries in %s: %d", at, len(list)))
+	return read(list, at.says(fmt.Sprintf("entries in %s: %d", at, len(list))))
 }
 
 // guestTools looks for the services of the guest tools that hypervisors install.
 func (r *reader) guestTools() Known[[]string] {
 	const services = currentControlSet + `\Services`
-	at := r.shown(windows.SystemHive, services)
+	at := r.at(windows.SystemHive, services)
 	k, err := r.open(windows.SystemHive, services)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = errNoKey
@@ -233,21 +239,23 @@ func (r *reader) guestTools() Known[[]string] {
 	if err != nil {
 		return unread[[]string](at, why(err))
 	}
+	at = at.of(k)
 	var found []string
+	var seen []Evidence
 	for _, tools := range guestTools {
 		for _, service := range tools.Services {
-			switch _, err := k.Open(service); {
+			switch sub, err := k.Open(service); {
 			case err == nil:
-				found = append(found, service)
+				found, seen = append(found, service), append(seen, at.below(service).of(sub))
 			case !errors.Is(r.absence(windows.SystemHive, err), fs.ErrNotExist):
-				return unread[[]string](at+`\`+service, why(r.absence(windows.SystemHive, err)))
+				return unread[[]string](at.below(service), why(r.absence(windows.SystemHive, err)))
 			}
 		}
 	}
 	if len(found) == 0 {
-		return read(found, at+" has no service of a hypervisor's guest tools")
+		return read(found, at.plus(" has no service of a hypervisor's guest tools"))
 	}
-	return read(found, at+" has "+strings.Join(found, ", "))
+	return read(found, seen...)
 }
 
 // byolAccount is the account that the document asks for. Windows compares account names without case.
@@ -262,8 +270,8 @@ const (
 func (r *reader) account(f *Facts) {
 	f.BYOLAccount = r.accountRID()
 	if !f.BYOLAccount.OK() || f.BYOLAccount.Value == 0 {
-		f.BYOLAccountFlags = Known[uint16]{From: f.BYOLAccount.From, Why: f.BYOLAccount.Why}
-		f.BYOLAccountAdministrator = Known[bool]{From: f.BYOLAccount.From, Why: f.BYOLAccount.Why}
+		f.BYOLAccountFlags = likewise[uint16](f.BYOLAccount)
+		f.BYOLAccountAdministrator = likewise[bool](f.BYOLAccount)
 		return
 	}
 	rid := f.BYOLAccount.Value
@@ -277,7 +285,7 @@ func (r *reader) account(f *Facts) {
 		return sid, "the machine's SID", err
 	})
 	if !sid.OK() {
-		f.BYOLAccountAdministrator = unread[bool](sid.From, sid.Why)
+		f.BYOLAccountAdministrator = likewise[bool](sid)
 		return
 	}
 	f.BYOLAccountAdministrator = value(r, windows.SAM, fmt.Sprintf(`%s\%08X`, samBuiltin, administrators), "C", always, false,
@@ -293,7 +301,7 @@ func (r *reader) account(f *Facts) {
 // accountRID looks up the account's name; the RID is the type of its key's default value.
 func (r *reader) accountRID() Known[uint32] {
 	const names = samAccounts + `\Users\Names`
-	at := r.shown(windows.SAM, names)
+	at := r.at(windows.SAM, names)
 	k, err := r.open(windows.SAM, names)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = errNoKey
@@ -301,14 +309,15 @@ func (r *reader) accountRID() Known[uint32] {
 	if err != nil {
 		return unread[uint32](at, why(err))
 	}
-	at += `\` + byolAccount
+	at = at.of(k).below(byolAccount)
 	account, err := k.Open(byolAccount)
 	if err = r.absence(windows.SAM, err); errors.Is(err, fs.ErrNotExist) {
-		return read(uint32(0), at+" is absent")
+		return read(uint32(0), at.plus(" is absent"))
 	}
 	if err != nil {
 		return unread[uint32](at, why(err))
 	}
+	at = at.of(account)
 	v, err := account.Value("")
 	if err != nil {
 		return unread[uint32](at, "the account's RID cannot be read: "+why(err))
@@ -316,7 +325,7 @@ func (r *reader) accountRID() Known[uint32] {
 	if v.Type == 0 {
 		return unread[uint32](at, "the account's RID is 0")
 	}
-	return read(v.Type, fmt.Sprintf("%s is the account with RID %d", at, v.Type))
+	return read(v.Type, at.plus(fmt.Sprintf(" is the account with RID %d", v.Type)))
 }
 
 // settings reads the switches that Amazon's checker looks at.

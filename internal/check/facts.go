@@ -81,9 +81,9 @@ type Facts struct {
 
 // Program is an entry of an Uninstall list.
 type Program struct {
-	Key  string // the key's name: a product code or a word
-	Name string // DisplayName; empty where the entry has none
-	From string // where the name was read, or that there is none
+	Key  string   // the key's name: a product code or a word
+	Name string   // DisplayName; empty where the entry has none
+	From Evidence // where the name was read, or that there is none
 }
 
 // Adapter is a network interface as TCP/IP has it configured.
@@ -93,8 +93,8 @@ type Adapter struct {
 	// Installed: a network device with this interface is registered. Otherwise it is left over from a removed one.
 	Installed bool
 	DHCP      bool
-	Addresses []string // fixed IPv4 addresses
-	From      string   // where it was read
+	Addresses []string   // fixed IPv4 addresses
+	From      []Evidence // where it was read
 }
 
 // File is a file's name and size in bytes.

@@ -173,7 +173,7 @@ func TestRealSystem(t *testing.T) {
 		}
 		for _, k := range []fact{f.ControlSet, f.HostName, f.ProductType, f.Architecture, f.InstallLanguage, f.UpgradeTraces, f.GuestTools, f.AutoMountOff,
 			f.RealTimeIsUniversal, f.FirewallPublic, f.DHCPClientStart, f.Adapters} {
-			out.WriteString(strings.Join(evidence(k), "") + "\n")
+			out.WriteString(detailed(evidence(k)))
 		}
 		for _, a := range f.Adapters.Value {
 			out.WriteString("  " + a.ID + " " + a.Name + yesNo(" installed", a.Installed) + yesNo(" DHCP", a.DHCP) + " " + strings.Join(a.Addresses, ",") + "\n")
@@ -183,6 +183,15 @@ func TestRealSystem(t *testing.T) {
 		}
 	}
 	golden(t, "testdata/realsystem.txt", out.String())
+}
+
+// detailed is the evidence with what it says beside its text.
+func detailed(list []Evidence) string {
+	var b strings.Builder
+	for _, e := range list {
+		b.WriteString(e.Text + "\n    " + e.Detail() + "\n")
+	}
+	return b.String()
 }
 
 func yesNo(s string, yes bool) string {

@@ -10,22 +10,33 @@ import (
 // Known is a fact and where it was read, or the reason why it is not known. The zero value is not known.
 type Known[T any] struct {
 	Value T
-	// From says where the value was read, for people: `SYSTEM\ControlSet001\Services\mountmgr\NoAutoMount = 1 (REG_DWORD)`.
-	// When the fact is not known it says where one looked.
-	From string
+	// From is where the value was read; when the fact is not known, where one looked.
+	From []Evidence
 	// Why is the reason why the fact is not known; empty when it is.
 	Why string
 }
 
 // fact is any Known, for code that does not care about the value.
 type fact interface {
-	state() (ok bool, from, why string)
+	state() (ok bool, from []Evidence, why string)
 }
 
 // OK reports whether the fact is known.
-func (k Known[T]) OK() bool { return k.From != "" && k.Why == "" }
+func (k Known[T]) OK() bool { return len(k.From) > 0 && k.Why == "" }
 
-func (k Known[T]) state() (ok bool, from, why string) {
+// Where is From in words.
+func (k Known[T]) Where() string {
+	var b strings.Builder
+	for i, e := range k.From {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(e.Text)
+	}
+	return b.String()
+}
+
+func (k Known[T]) state() (ok bool, from []Evidence, why string) {
 	if !k.OK() && k.Why == "" {
 		return false, k.From, "it was not collected"
 	}
@@ -33,13 +44,19 @@ func (k Known[T]) state() (ok bool, from, why string) {
 }
 
 // read makes a known fact.
-func read[T any](value T, from string) Known[T] { return Known[T]{Value: value, From: from} }
+func read[T any](value T, from ...Evidence) Known[T] { return Known[T]{Value: value, From: from} }
 
 // unread makes an unknown one.
-func unread[T any](from, why string) Known[T] {
+func unread[T any](from Evidence, why string) Known[T] {
 	if why == "" {
 		why = "it could not be read"
 	}
+	return Known[T]{From: []Evidence{from}, Why: why}
+}
+
+// likewise makes an unknown fact for the reason for which another one is not known.
+func likewise[T any](k fact) Known[T] {
+	_, from, why := k.state()
 	return Known[T]{From: from, Why: why}
 }
 

@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
-	"strings"
+	"strconv"
 
 	"berth/internal/windows"
 )
@@ -15,35 +14,52 @@ func (r *reader) machine(f *Facts) {
 	m := r.sys.Machine()
 	switch m.Firmware {
 	case "bios", "uefi":
-		f.Firmware = read(m.Firmware, "the machine boots by "+m.Firmware)
+		f.Firmware = read(m.Firmware, said("the machine boots by "+m.Firmware))
 	default:
-		f.Firmware = unread[string]("the firmware", "nothing on the disk says whether the machine boots by BIOS or UEFI")
+		f.Firmware = unread[string](said("the firmware"), "nothing on the disk says whether the machine boots by BIOS or UEFI")
 	}
-	f.Installations = unread[int]("the disks", "the installations of Windows on them were not counted")
+	f.Installations = unread[int](said("the disks"), "the installations of Windows on them were not counted")
 	if m.Installations > 0 {
-		f.Installations = read(m.Installations, fmt.Sprintf("installations of Windows on the disks: %d", m.Installations))
+		f.Installations = read(m.Installations, said(fmt.Sprintf("installations of Windows on the disks: %d", m.Installations)))
 	}
 	f.Disks = disks(m.Disks)
 	f.SystemDisk, f.SystemVolume = systemVolume(m.Disks)
 	f.Reclaimable = r.reclaimable()
 }
 
+// maxDisksShown bounds the disks that are named as evidence.
+const maxDisksShown = 8
+
 func disks(list []windows.Disk) Known[[]windows.Disk] {
 	if len(list) == 0 {
-		return unread[[]windows.Disk]("the disks", "the machine's disks are not known")
+		return unread[[]windows.Disk](said("the disks"), "the machine's disks are not known")
 	}
-	var lines []string
+	var seen []Evidence
 	for i, d := range list {
+		at := partitionTable(i, d)
 		if d.Scheme == windows.NoTable {
-			return unread[[]windows.Disk](diskName(i, d), "it has no partition table that is understood")
+			return unread[[]windows.Disk](at, "it has no partition table that is understood")
 		}
 		line := fmt.Sprintf("%s: %s, %s", diskName(i, d), gib(d.SizeBytes), d.Scheme)
 		for _, p := range d.Partitions {
 			line += "; " + partitionLine(p)
 		}
-		lines = append(lines, line)
+		if i < maxDisksShown {
+			seen = append(seen, at.says(clip(line)))
+		}
 	}
-	return read(list, clip(strings.Join(lines, ". ")))
+	return read(list, seen...)
+}
+
+// partitionTable is where a disk's partition table begins: the MBR's at byte 446 of the first sector, the GPT's header in the second.
+func partitionTable(i int, d windows.Disk) Evidence {
+	switch d.Scheme {
+	case windows.MBR:
+		return onDisk(diskName(i, d), "MBR partition table", 446)
+	case windows.GPT:
+		return onDisk(diskName(i, d), "GPT header", int64(d.SectorSize))
+	}
+	return onDisk(diskName(i, d), "first sector", 0)
 }
 
 func diskName(i int, d windows.Disk) string {
@@ -52,6 +68,8 @@ func diskName(i int, d windows.Disk) string {
 	}
 	return fmt.Sprintf("disk %d (%s)", i, printable(d.Name))
 }
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 
 func partitionLine(p windows.Partition) string {
 	line := fmt.Sprintf("partition %d %s", p.Number, gib(p.Length))
@@ -70,7 +88,7 @@ func partitionLine(p windows.Partition) string {
 func systemVolume(list []windows.Disk) (Known[int64], Known[windows.Volume]) {
 	var disk *windows.Disk
 	var part *windows.Partition
-	var at string
+	var name string
 	for i := range list {
 		for j := range list[i].Partitions {
 			if list[i].Partitions[j].Role != windows.RoleSystem {
@@ -78,21 +96,22 @@ func systemVolume(list []windows.Disk) (Known[int64], Known[windows.Volume]) {
 			}
 			if part != nil {
 				const why = "more than one partition is marked as the one that holds Windows"
-				return unread[int64]("the disks", why), unread[windows.Volume]("the disks", why)
+				return unread[int64](said("the disks"), why), unread[windows.Volume](said("the disks"), why)
 			}
 			disk, part = &list[i], &list[i].Partitions[j]
-			at = diskName(i, *disk)
+			name = diskName(i, *disk)
 		}
 	}
 	if part == nil {
 		const why = "no partition is known to hold Windows"
-		return unread[int64]("the disks", why), unread[windows.Volume]("the disks", why)
+		return unread[int64](said("the disks"), why), unread[windows.Volume](said("the disks"), why)
 	}
-	size := unread[int64](at, "its size is not known")
+	whole := onDisk(name, "virtual size", -1)
+	size := unread[int64](whole, "its size is not known")
 	if disk.SizeBytes > 0 {
-		size = read(disk.SizeBytes, fmt.Sprintf("%s has %s (%d bytes)", at, gib(disk.SizeBytes), disk.SizeBytes))
+		size = read(disk.SizeBytes, whole.plus(fmt.Sprintf(" has %s (%d bytes)", gib(disk.SizeBytes), disk.SizeBytes)))
 	}
-	at += fmt.Sprintf(", partition %d", part.Number)
+	at := onDisk(name, "boot sector of partition "+decimal(int64(part.Number)), part.Start).plus(fmt.Sprintf(", partition %d", part.Number))
 	switch {
 	case part.Err != nil:
 		return size, unread[windows.Volume](at, why(part.Err))
@@ -103,26 +122,29 @@ func systemVolume(list []windows.Disk) (Known[int64], Known[windows.Volume]) {
 	if v.FreeBytes < 0 || v.FreeBytes > v.SizeBytes {
 		return size, unread[windows.Volume](at, fmt.Sprintf("%d bytes are said to be free of %d", v.FreeBytes, v.SizeBytes))
 	}
-	return size, read(v, fmt.Sprintf("%s (C:): %s of %s free (%d of %d bytes)", at, gib(v.FreeBytes), gib(v.SizeBytes), v.FreeBytes, v.SizeBytes))
+	if part.Bitmap > 0 {
+		at.Structure, at.Offset = "$Bitmap of partition "+decimal(int64(part.Number)), &part.Bitmap
+	}
+	return size, read(v, at.plus(fmt.Sprintf(" (C:): %s of %s free (%d of %d bytes)", gib(v.FreeBytes), gib(v.SizeBytes), v.FreeBytes, v.SizeBytes)))
 }
 
 // reclaimable finds the big files that Windows makes again by itself or that can be switched off.
 func (r *reader) reclaimable() Known[[]File] {
 	var found []File
-	var lines []string
+	var seen []Evidence
 	for _, name := range []string{"hiberfil.sys", "pagefile.sys", "swapfile.sys"} {
 		info, err := fs.Stat(r.sys.Files(), name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return unread[[]File](path.Join("C:/", name), why(err))
+			return unread[[]File](inFile(name), why(err))
 		}
 		found = append(found, File{Name: name, Bytes: info.Size()})
-		lines = append(lines, fmt.Sprintf("C:/%s takes %s", name, gib(info.Size())))
+		seen = append(seen, inFile(name).plus(" takes "+gib(info.Size())))
 	}
 	if len(found) == 0 {
-		return read(found, "C:/ has no hiberfil.sys, pagefile.sys or swapfile.sys")
+		return read(found, said("C:/ has no hiberfil.sys, pagefile.sys or swapfile.sys"))
 	}
-	return read(found, strings.Join(lines, ", "))
+	return read(found, seen...)
 }

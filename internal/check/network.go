@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,7 +31,8 @@ const serviceDisabled = 4
 
 func judgeDHCP(f *Facts, _ Params) Verdict {
 	on := []fact{f.Adapters, f.DHCPClientStart}
-	var static, removed, lines []string
+	var static, removed []string
+	var seen []Evidence
 	for _, a := range f.Adapters.Value {
 		if a.DHCP || len(a.Addresses) == 0 {
 			continue
@@ -45,7 +47,7 @@ func judgeDHCP(f *Facts, _ Params) Verdict {
 		} else {
 			removed = append(removed, name)
 		}
-		lines = append(lines, a.From)
+		seen = append(seen, a.From...)
 	}
 	var v Verdict
 	switch {
@@ -64,7 +66,7 @@ func judgeDHCP(f *Facts, _ Params) Verdict {
 		}
 		return pass("No network adapter has a fixed address.", on...)
 	}
-	return v.saw(lines)
+	return v.saw(seen)
 }
 
 const (
@@ -75,7 +77,7 @@ const (
 
 // network reads the configuration of every interface that TCP/IP knows.
 func (r *reader) network(f *Facts) {
-	at := r.shown(windows.SystemHive, interfaces)
+	at := r.at(windows.SystemHive, interfaces)
 	k, ids, err := r.subkeys(windows.SystemHive, interfaces, maxAdapters)
 	if err != nil {
 		f.Adapters = unread[[]Adapter](at, why(err))
@@ -83,26 +85,27 @@ func (r *reader) network(f *Facts) {
 	}
 	drivers, err := r.drivers()
 	if err != nil {
-		f.Adapters = unread[[]Adapter](r.shown(windows.SystemHive, currentControlSet+`\Control\Class\`+netClass), why(err))
+		f.Adapters = unread[[]Adapter](r.at(windows.SystemHive, currentControlSet+`\Control\Class\`+netClass), why(err))
 		return
 	}
+	at = at.of(k)
 	list := make([]Adapter, 0, len(ids))
 	for _, id := range ids {
-		here := at + `\` + printable(id)
+		here := at.below(id)
 		sub, err := k.Open(id)
 		if err != nil {
 			f.Adapters = unread[[]Adapter](here, why(err))
 			return
 		}
-		dhcp := valueOf(r, windows.SystemHive, sub, here+`\EnableDHCP`, "EnableDHCP", keyAlways, false, boolean)
-		addresses := valueOf(r, windows.SystemHive, sub, here+`\IPAddress`, "IPAddress", keyAlways, nil, texts)
+		dhcp := valueOf(r, sub, here, "EnableDHCP", keyAlways, false, boolean)
+		addresses := valueOf(r, sub, here, "IPAddress", keyAlways, nil, texts)
 		for _, k := range []fact{dhcp, addresses} {
-			if ok, from, why := k.state(); !ok {
-				f.Adapters = unread[[]Adapter](from, why)
+			if ok, _, _ := k.state(); !ok {
+				f.Adapters = likewise[[]Adapter](k)
 				return
 			}
 		}
-		a := Adapter{ID: id, DHCP: dhcp.Value, From: dhcp.From + "; " + addresses.From}
+		a := Adapter{ID: id, DHCP: dhcp.Value, From: slices.Concat(dhcp.From, addresses.From)}
 		for _, address := range addresses.Value {
 			if address != "0.0.0.0" {
 				a.Addresses = append(a.Addresses, address)
@@ -115,7 +118,7 @@ func (r *reader) network(f *Facts) {
 		}
 		list = append(list, a)
 	}
-	f.Adapters = read(list, fmt.Sprintf("interfaces in %s: %d", at, len(list)))
+	f.Adapters = read(list, at.says(fmt.Sprintf("interfaces in %s: %d", at, len(list))))
 }
 
 // drivers maps the interface GUID, in upper case, of every registered network device to the driver's description.
@@ -124,6 +127,7 @@ func (r *reader) drivers() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	at := r.at(windows.SystemHive, currentControlSet+`\Control\Class\`+netClass)
 	drivers := map[string]string{}
 	for _, name := range names {
 		if _, err := strconv.ParseUint(name, 10, 16); err != nil || len(name) != 4 {
@@ -133,11 +137,11 @@ func (r *reader) drivers() (map[string]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		id := valueOf(r, windows.SystemHive, sub, name+`\NetCfgInstanceId`, "NetCfgInstanceId", keyAlways, "", text)
+		id := valueOf(r, sub, at.below(name), "NetCfgInstanceId", keyAlways, "", text)
 		if !id.OK() {
-			return nil, fmt.Errorf("%s: %s", id.From, id.Why)
+			return nil, fmt.Errorf("%s: %s", id.Where(), id.Why)
 		}
-		desc := valueOf(r, windows.SystemHive, sub, name, "DriverDesc", keyAlways, "", text)
+		desc := valueOf(r, sub, at.below(name), "DriverDesc", keyAlways, "", text)
 		drivers[strings.ToUpper(id.Value)] = desc.Value
 	}
 	return drivers, nil

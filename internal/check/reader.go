@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 
 	"berth/internal/windows"
 )
@@ -14,6 +13,9 @@ type reader struct {
 	sys windows.System
 	// controlSet is what people see instead of "CurrentControlSet".
 	controlSet string
+	// running: the System is a Windows that runs.
+	running bool
+	states  map[windows.Hive]hiveText
 }
 
 // currentControlSet begins the paths that follow Select\Current; see [windows.System].
@@ -21,14 +23,6 @@ const currentControlSet = `CurrentControlSet`
 
 // errNoKey: a key that every Windows has is not there.
 var errNoKey = errors.New("the key, which every Windows has, is missing")
-
-// shown is a key's path for people.
-func (r *reader) shown(h windows.Hive, p string) string {
-	if rest, ok := strings.CutPrefix(p, currentControlSet+`\`); ok && h == windows.SystemHive && r.controlSet != "" {
-		p = r.controlSet + `\` + rest
-	}
-	return string(h) + `\` + printable(p)
-}
 
 // usable says whether facts may be read from a hive at all.
 func (r *reader) usable(h windows.Hive) error {
@@ -40,11 +34,7 @@ func (r *reader) usable(h windows.Hive) error {
 		return fmt.Errorf("the %s hive is missing", h)
 	}
 	if st.Stale {
-		why := st.Why
-		if why == "" {
-			why = "it was not closed cleanly and its logs cannot be used"
-		}
-		return fmt.Errorf("the %s hive is out of date: %s", h, printable(why))
+		return fmt.Errorf("the %s hive is out of date: %s", h, staleWhy(st))
 	}
 	return nil
 }
@@ -117,28 +107,29 @@ const (
 
 // value reads one value.
 func value[T any](r *reader, h windows.Hive, key, name string, n need, absent T, decode func(windows.Value) (T, string, error)) Known[T] {
-	at := r.shown(h, key) + `\` + name
+	at := r.at(h, key)
 	k, err := r.open(h, key)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && n == optional:
-		return read(absent, at+" is absent")
+		return read(absent, at.value(name).plus(" is absent"))
 	case errors.Is(err, fs.ErrNotExist):
-		return unread[T](r.shown(h, key), errNoKey.Error())
+		return unread[T](at, errNoKey.Error())
 	case err != nil:
-		return unread[T](at, why(err))
+		return unread[T](at.value(name), why(err))
 	}
-	return valueOf(r, h, k, at, name, n, absent, decode)
+	return valueOf(r, k, at, name, n, absent, decode)
 }
 
-// valueOf reads one value of an open key.
-func valueOf[T any](r *reader, h windows.Hive, k windows.Key, at, name string, n need, absent T, decode func(windows.Value) (T, string, error)) Known[T] {
+// valueOf reads one value of an open key, at which the evidence is the key's.
+func valueOf[T any](r *reader, k windows.Key, at Evidence, name string, n need, absent T, decode func(windows.Value) (T, string, error)) Known[T] {
+	at = at.of(k).value(name)
 	v, err := k.Value(name)
-	err = r.absence(h, err)
+	err = r.absence(at.Hive, err)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && n == always:
 		return unread[T](at, "the value, which every Windows has, is missing")
 	case errors.Is(err, fs.ErrNotExist):
-		return read(absent, at+" is absent")
+		return read(absent, at.plus(" is absent"))
 	case err != nil:
 		return unread[T](at, why(err))
 	}
@@ -146,5 +137,5 @@ func valueOf[T any](r *reader, h windows.Hive, k windows.Key, at, name string, n
 	if err != nil {
 		return unread[T](at, why(err))
 	}
-	return read(got, fmt.Sprintf("%s = %s (%s)", at, shown, typeName(v.Type)))
+	return read(got, at.holds(shown, v.Type))
 }

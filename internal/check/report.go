@@ -41,11 +41,11 @@ type Windows struct {
 
 // Finding is a check's result.
 type Finding struct {
-	Code     string   `json:"code"`
-	Outcome  Outcome  `json:"outcome"`
-	Title    string   `json:"title"`
-	Because  string   `json:"because"`
-	Evidence []string `json:"evidence"`
+	Code     string     `json:"code"`
+	Outcome  Outcome    `json:"outcome"`
+	Title    string     `json:"title"`
+	Because  string     `json:"because"`
+	Evidence []Evidence `json:"evidence"`
 	// Remedy says what to do; empty for PASS and NOT_APPLICABLE.
 	Remedy string `json:"remedy"`
 	// Fixable: an edit of the disk's registry mends it.
@@ -126,7 +126,7 @@ func (c Check) verdict(f *Facts, p Params) Verdict {
 func (c Check) finding(f *Facts, v Verdict, opt Options) Finding {
 	fd := Finding{Code: c.Code, Outcome: v.Outcome, Title: c.Title, Because: v.Because, Evidence: v.Evidence}
 	if fd.Evidence == nil {
-		fd.Evidence = []string{}
+		fd.Evidence = []Evidence{}
 	}
 	switch v.Outcome {
 	case Unknown:

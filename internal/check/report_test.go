@@ -38,7 +38,11 @@ func prints(t *testing.T, r Report) {
 	for _, f := range r.Findings {
 		say(f.Code, f.Because)
 		for _, e := range f.Evidence {
-			say(f.Code, e)
+			type parts Evidence // shown with all its fields
+			say(f.Code, fmt.Sprintf("%+v", parts(e)))
+			if _, err := json.Marshal(e); err != nil {
+				t.Errorf("%s: %v", f.Code, err)
+			}
 		}
 	}
 	for _, s := range []string{r.Windows.Version, r.Windows.Build, r.Windows.Edition, r.Windows.Language, r.Windows.Architecture, r.Windows.HostName} {

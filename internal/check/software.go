@@ -39,7 +39,8 @@ func judgeOffice(f *Facts, p Params) Verdict {
 		return notApplicable("No Office is subscribed to, and ingestion refuses an installed one only beside a subscription.", on...)
 	}
 	microsoft365 := p.Profile.AllowMicrosoft365
-	var found, seen []string
+	var found []string
+	var seen []Evidence
 	for _, id := range f.OfficeClickToRun.Value {
 		if microsoft365 = microsoft365 && strings.HasPrefix(strings.ToUpper(id), "O365"); !microsoft365 {
 			found = append(found, id)
@@ -109,7 +110,8 @@ var guestTools = []struct {
 
 func judgeGuestTools(f *Facts, _ Params) Verdict {
 	on := []fact{f.Programs, f.Programs32, f.GuestTools}
-	var found, seen []string
+	var found []string
+	var seen []Evidence
 	vmware := false
 	for _, tools := range guestTools {
 		hit := false

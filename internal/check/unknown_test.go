@@ -234,7 +234,7 @@ func TestGuestOnly(t *testing.T) {
 	disk := guest
 	disk.DecidedIn = OnDisk
 	warns := Check{Code: "X", Level: Warn, Fixable: true, Remedy: "mend it", judge: func(*Facts, Params) Verdict { return unmet("no") }}
-	off := &Facts{Running: read(false, "the machine itself")}
+	off := &Facts{Running: read(false, said("the machine itself"))}
 	for _, c := range []struct {
 		name  string
 		check Check
@@ -246,8 +246,8 @@ func TestGuestOnly(t *testing.T) {
 	}{
 		{"guest, disk is asked", guest, off, Options{}, Unknown, true, ExitFit},
 		{"guest, ingestion of a disk", guest, off, Options{Ingestion: true}, Unknown, true, ExitFit},
-		{"guest, guest was asked", guest, &Facts{Running: read(true, "the machine itself")}, Options{}, Unknown, false, ExitUnreadable},
-		{"guest, guest was asked by ingestion", guest, &Facts{Running: read(true, "the machine itself")}, Options{Ingestion: true}, Fail, false, ExitUnfit},
+		{"guest, guest was asked", guest, &Facts{Running: read(true, said("the machine itself"))}, Options{}, Unknown, false, ExitUnreadable},
+		{"guest, guest was asked by ingestion", guest, &Facts{Running: read(true, said("the machine itself"))}, Options{Ingestion: true}, Fail, false, ExitUnfit},
 		{"guest, nobody knows who was asked", guest, &Facts{}, Options{}, Unknown, false, ExitUnreadable},
 		{"disk", disk, off, Options{}, Unknown, false, ExitUnreadable},
 		{"disk, ingestion", disk, off, Options{Ingestion: true}, Fail, false, ExitUnfit},

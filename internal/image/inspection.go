@@ -311,9 +311,9 @@ func known[T any](k check.Known[T]) Fact[T] {
 		if why == "" {
 			why = "it was not collected"
 		}
-		return Fact[T]{From: k.From, Unknown: why}
+		return Fact[T]{From: k.Where(), Unknown: why}
 	}
-	return Fact[T]{Value: &k.Value, From: k.From}
+	return Fact[T]{Value: &k.Value, From: k.Where()}
 }
 
 // fact makes a known fact.

@@ -263,21 +263,21 @@ func programs(s windows.System, f *check.Facts) Fact[[]Program] {
 	}
 	for _, l := range lists {
 		if !l.known.OK() {
-			return Fact[[]Program]{From: l.known.From, Unknown: known(l.known).Unknown}
+			return Fact[[]Program]{From: l.known.Where(), Unknown: known(l.known).Unknown}
 		}
-		from = append(from, l.known.From)
+		from = append(from, l.known.Where())
 		for _, p := range l.known.Value {
 			if p.Name == "" {
 				continue // Windows does not list it either
 			}
-			program := Program{Name: p.Name, Bits: l.bits, From: p.From}
+			program := Program{Name: p.Name, Bits: l.bits, From: p.From.Text}
 			if k, err := openKey(s, windows.Software, l.path+`\`+p.Key); err == nil {
 				// Some installers write numbers here; what is no text is left out.
 				program.Version, _ = optional(k, "DisplayVersion", text)
 				program.Publisher, _ = optional(k, "Publisher", text)
 			}
 			if err := kept.keep(program.Name, program.Version, program.Publisher, program.From); err != nil {
-				return unknown[[]Program](l.known.From, err)
+				return unknown[[]Program](l.known.Where(), err)
 			}
 			list = append(list, program)
 		}

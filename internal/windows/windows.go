@@ -176,6 +176,8 @@ type Partition struct {
 	Bootable      bool   // MBR: status 0x80; GPT: it is an EFI system partition
 	Start, Length int64  // bytes
 	FileSystem    string // "NTFS", "FAT", "BitLocker", "" unknown
+	// Bitmap is where on the disk the volume's map of free clusters ($Bitmap) begins, in bytes; 0 where that is not known.
+	Bitmap int64
 	// Volume is set where the file system could be read.
 	Volume *Volume
 	// Err says why a recognised file system could not be read.

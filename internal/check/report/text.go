@@ -208,7 +208,13 @@ func cut(word string, n int) string {
 }
 
 // seen is the evidence of a finding, a line for each thing that was looked at.
-func seen(f check.Finding) []string { return f.Evidence }
+func seen(f check.Finding) []string {
+	var lines []string
+	for _, e := range f.Evidence {
+		lines = append(lines, e.Text)
+	}
+	return lines
+}
 
 // onlyPrint escapes what could steer a terminal, for reports that were not made by check.Run (read back from JSON).
 func onlyPrint(s string) string { return check.Printable(strings.ReplaceAll(s, "\n", " ")) }

@@ -42,11 +42,11 @@ func unfit() check.Report {
 		Profile: "seed-2020", Open: []string{"FirewallEnabled"},
 		Windows: check.Windows{Version: "2004", Build: "19041", Edition: "Enterprise", Language: "en-US", Architecture: "AMD64", HostName: "DESKTOP-1"},
 		Findings: []check.Finding{
-			{Code: "OSNotSupported", Outcome: check.Pass, Title: "The Windows version is one that the profile takes", Because: "This is Windows 10 version 2004 (build 19041), which profile seed-2020 takes.", Evidence: []string{`SOFTWARE\Microsoft\Windows NT\CurrentVersion\CurrentBuildNumber = "19041" (REG_SZ)`}},
-			{Code: "VMWareToolsInstalled", Outcome: check.Fail, Title: "No hypervisor's guest tools are installed", Because: "Installed are: VMware Tools.", Evidence: []string{`SOFTWARE\Microsoft\Windows\CurrentVersion\Uninstall\{A5CD39B7}\DisplayName = "VMware Tools" (REG_SZ)`}, Remedy: "Settings > Apps > Apps & features > the tools > Uninstall, and restart. For VMware Tools:\n  wmic product where \"name='VMware Tools'\" call uninstall /nointeractive"},
-			{Code: "AutoMountDisabled", Outcome: check.Warn, Title: "New volumes are mounted by themselves", Because: "NoAutoMount is 1.", Evidence: []string{`SYSTEM\ControlSet001\Services\mountmgr\NoAutoMount = 1 (REG_DWORD)`}, Remedy: "In an elevated prompt:\n  mountvol /E", Fixable: true},
-			{Code: "FirewallEnabled", Outcome: check.Unknown, Title: "The firewall is off for public networks", Because: "This cannot be told: subkey list at 0x4f020: signature.", Evidence: []string{"subkey list at 0x4f020"}, Remedy: "Start the machine, let it settle, and shut it down completely."},
-			{Code: "PCoIPAgentInstalled", Outcome: check.NotApplicable, Title: "No PCoIP agent is installed", Because: "The profile does not ask for it.", Evidence: []string{}},
+			{Code: "OSNotSupported", Outcome: check.Pass, Title: "The Windows version is one that the profile takes", Because: "This is Windows 10 version 2004 (build 19041), which profile seed-2020 takes.", Evidence: []check.Evidence{{Text: `SOFTWARE\Microsoft\Windows NT\CurrentVersion\CurrentBuildNumber = "19041" (REG_SZ)`}}},
+			{Code: "VMWareToolsInstalled", Outcome: check.Fail, Title: "No hypervisor's guest tools are installed", Because: "Installed are: VMware Tools.", Evidence: []check.Evidence{{Text: `SOFTWARE\Microsoft\Windows\CurrentVersion\Uninstall\{A5CD39B7}\DisplayName = "VMware Tools" (REG_SZ)`}}, Remedy: "Settings > Apps > Apps & features > the tools > Uninstall, and restart. For VMware Tools:\n  wmic product where \"name='VMware Tools'\" call uninstall /nointeractive"},
+			{Code: "AutoMountDisabled", Outcome: check.Warn, Title: "New volumes are mounted by themselves", Because: "NoAutoMount is 1.", Evidence: []check.Evidence{{Text: `SYSTEM\ControlSet001\Services\mountmgr\NoAutoMount = 1 (REG_DWORD)`}}, Remedy: "In an elevated prompt:\n  mountvol /E", Fixable: true},
+			{Code: "FirewallEnabled", Outcome: check.Unknown, Title: "The firewall is off for public networks", Because: "This cannot be told: subkey list at 0x4f020: signature.", Evidence: []check.Evidence{{Text: "subkey list at 0x4f020"}}, Remedy: "Start the machine, let it settle, and shut it down completely."},
+			{Code: "PCoIPAgentInstalled", Outcome: check.NotApplicable, Title: "No PCoIP agent is installed", Because: "The profile does not ask for it.", Evidence: []check.Evidence{}},
 		},
 	}
 }

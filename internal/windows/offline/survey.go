@@ -164,6 +164,9 @@ func (s *found) partition(i int, d *disk.Disk, p *windows.Partition, esp bool) {
 			p.Err = err
 		} else {
 			p.Volume = &windows.Volume{Label: info.Label, SizeBytes: info.TotalBytes, FreeBytes: info.FreeBytes, ClusterBytes: info.ClusterBytes, Dirty: info.Dirty}
+			if at, err := v.ntfs.Extents("$Bitmap"); err == nil && len(at) > 0 && at[0].VolumeOffset >= 0 { // only tells where it was read
+				p.Bitmap = p.Start + at[0].VolumeOffset
+			}
 		}
 	case fsFAT:
 		f, err := openFAT(r, p.Length)
