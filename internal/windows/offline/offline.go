@@ -1,7 +1,8 @@
 // Package offline finds the Windows installations on the disks of a powered-off machine and answers for them.
 //
 // It goes from disks over partitions and volumes to installations; each is a [System], which is a windows.System: hives are
-// opened when they are asked for, their transaction logs are applied in memory, and the source is never written.
+// opened when they are asked for, their transaction logs are applied in memory, and the source is never written. [System.Patch]
+// tells which bytes of the disk would make changes, for a copy of it.
 //
 // It decrypts nothing, follows no dynamic disk, and judges nothing. What it could not read is an error in the place that it
 // belongs to, never absence. Start reading at [Open]; [Find] tells of disks without Windows, too.
