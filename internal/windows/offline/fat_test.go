@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+
+	"berth/testdata/hostile"
 )
 
 // samples are the volumes that testdata/fat.sh makes.
@@ -207,31 +209,33 @@ func FuzzFAT(f *testing.F) {
 			at := int64(data[0]) | int64(data[1])<<8 | int64(data[2])<<16
 			p.patches[at%min(int64(len(clean)), 800<<10)] = data[3]
 		}
-		v, err := openFAT(p, int64(len(clean)))
-		if err != nil {
-			return
-		}
-		_, _ = v.info()
-		count := 0
-		folder := map[string]int{}
-		_ = fs.WalkDir(v, ".", func(name string, d fs.DirEntry, err error) error {
-			if count++; count > 200 {
-				return fs.SkipAll
-			}
+		hostile.Bounded(t, int64(len(clean)), func() {
+			v, err := openFAT(p, int64(len(clean)))
 			if err != nil {
-				return fs.SkipDir
+				return
 			}
-			if folder[path.Dir(name)]++; folder[path.Dir(name)] > 10 {
-				return fs.SkipDir
-			}
-			if d.IsDir() {
+			_, _ = v.info()
+			count := 0
+			folder := map[string]int{}
+			_ = fs.WalkDir(v, ".", func(name string, d fs.DirEntry, err error) error {
+				if count++; count > 200 {
+					return fs.SkipAll
+				}
+				if err != nil {
+					return fs.SkipDir
+				}
+				if folder[path.Dir(name)]++; folder[path.Dir(name)] > 10 {
+					return fs.SkipDir
+				}
+				if d.IsDir() {
+					return nil
+				}
+				if o, err := v.Open(name); err == nil {
+					b := make([]byte, 5000)
+					_, _ = o.(io.ReaderAt).ReadAt(b, 0)
+				}
 				return nil
-			}
-			if o, err := v.Open(name); err == nil {
-				b := make([]byte, 5000)
-				_, _ = o.(io.ReaderAt).ReadAt(b, 0)
-			}
-			return nil
+			})
 		})
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"berth/internal/windows"
 	"berth/internal/windows/registry"
+	"berth/testdata/hostile"
 )
 
 // realHives are hives that Windows wrote; they are not part of the project.
@@ -205,9 +206,11 @@ func FuzzBootStore(f *testing.F) {
 			b = bytes.Clone(b)
 			binary.LittleEndian.PutUint32(b[at:], v)
 		}
-		h := &hive{name: windows.BCD, files: fstest.MapFS{"BCD": {Data: b}}, path: "BCD"}
-		if startsWinloadEFI(h) && h.state().Err != nil {
-			t.Errorf("winload.efi was found in a store that does not open: %v", h.state().Err)
-		}
+		hostile.Bounded(t, int64(len(b)), func() {
+			h := &hive{name: windows.BCD, files: fstest.MapFS{"BCD": {Data: b}}, path: "BCD"}
+			if startsWinloadEFI(h) && h.state().Err != nil {
+				t.Errorf("winload.efi was found in a store that does not open: %v", h.state().Err)
+			}
+		})
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"berth/internal/disk"
 	"berth/internal/phony"
+	"berth/internal/windows"
 	"berth/internal/windows/ntfs"
 	"berth/testdata/hostile"
 )
@@ -122,6 +123,7 @@ func TestHostileFolder(t *testing.T) {
 		if bytes.Equal(c.disk, sound) {
 			t.Fatalf("%s: nothing was changed", h.name)
 		}
+		hostile.Bounded(t, int64(len(c.disk)), func() { readAll(t, c.disk) })
 		made = append(made, hostile.Make(hostile.File{Name: h.name, Check: h.check, Inspect: h.inspect, Says: h.says}, c.disk))
 	}
 	if err := hostile.Keep("../../../testdata/hostile", hostile.Windows, "internal/windows/offline", made, *update); err != nil {
@@ -140,8 +142,54 @@ func findWindows(t *testing.T, raw []byte) {
 	if err != nil || len(systems) != 1 {
 		t.Fatal(len(systems), err)
 	}
-	if st := systems[0].Hive("SYSTEM"); st.Err != nil || st.Dirty || st.Damaged != "" {
+	if st := systems[0].Hive(windows.SystemHive); st.Err != nil || st.Dirty || st.Damaged != "" {
 		t.Fatalf("%+v", st)
+	}
+}
+
+// readAll reads every file and key of a machine, as far as that goes. There are fewer of them than the disk has sectors.
+func readAll(t *testing.T, raw []byte) {
+	t.Helper()
+	env, err := disk.Open(bytes.NewReader(raw), disk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	step := func() {
+		if steps++; steps > len(raw)/512 {
+			t.Fatal("there is no end of it")
+		}
+	}
+	var keys func(k windows.Key)
+	keys = func(k windows.Key) {
+		step()
+		values, _ := k.Values()
+		for _, n := range values {
+			_, _ = k.Value(n)
+		}
+		subkeys, _ := k.Subkeys()
+		for _, n := range subkeys {
+			if sub, err := k.Open(n); err == nil {
+				keys(sub)
+			}
+		}
+	}
+	for _, s := range Find(env).Systems {
+		_ = fs.WalkDir(s.Files(), ".", func(name string, d fs.DirEntry, err error) error {
+			step()
+			if err != nil || d.IsDir() {
+				return nil // what cannot be read is passed over
+			}
+			if f, err := s.Files().Open(name); err == nil {
+				_, _ = f.Read(make([]byte, 4096))
+			}
+			return nil
+		})
+		for _, h := range []windows.Hive{windows.SystemHive, windows.Software} {
+			if k, err := s.Open(h, ""); err == nil {
+				keys(k)
+			}
+		}
 	}
 }
 
@@ -282,7 +330,7 @@ func (c *changed) strayList() {
 
 // directoryCycle makes Windows/System32/config another name of Windows.
 func (c *changed) directoryCycle() {
-	windows, system32 := c.number("Windows"), c.number("Windows/System32")
+	up, system32 := c.number("Windows"), c.number("Windows/System32")
 	c.attribute(system32, 0x90, func(a []byte) {
 		node := a[le.Uint16(a[20:])+16:]
 		for p := le.Uint32(node); ; p += uint32(le.Uint16(node[p+8:])) {
@@ -290,12 +338,12 @@ func (c *changed) directoryCycle() {
 				c.t.Fatal("config is not in the root of System32's index")
 			}
 			if name := node[p+16+66:]; le.Uint16(node[p+10:]) == 66+12 && string(name[:12]) == "c\x00o\x00n\x00f\x00i\x00g\x00" {
-				le.PutUint64(node[p:], uint64(windows))
+				le.PutUint64(node[p:], uint64(up))
 				return
 			}
 		}
 	})
-	c.attributes(windows, func(head []byte, attrs [][]byte) [][]byte {
+	c.attributes(up, func(head []byte, attrs [][]byte) [][]byte {
 		le.PutUint16(head[18:], 2)
 		v := make([]byte, 66+12)
 		le.PutUint64(v, uint64(system32))

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"berth/internal/windows"
+	"berth/testdata/hostile"
 )
 
 // change is new contents for a stretch of the hbins.
@@ -282,13 +283,15 @@ func FuzzLog(f *testing.F) {
 			hashEntry(log[at : int64(at)+size])
 			at += int(size)
 		}
-		h, err := Open(bytes.NewReader(b), int64(len(b)), logOf("A", log), logOf("B", body))
-		if err != nil {
-			return
-		}
-		if s := h.State(); !s.Dirty || s.Entries == 0 && !s.Stale {
-			t.Errorf("state %+v", s)
-		}
-		roam(h)
+		hostile.Bounded(t, int64(len(b)+len(log)+len(body)), func() {
+			h, err := Open(bytes.NewReader(b), int64(len(b)), logOf("A", log), logOf("B", body))
+			if err != nil {
+				return
+			}
+			if s := h.State(); !s.Dirty || s.Entries == 0 && !s.Stale {
+				t.Errorf("state %+v", s)
+			}
+			roam(h)
+		})
 	})
 }
