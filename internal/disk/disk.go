@@ -111,6 +111,8 @@ type Options struct {
 	// Siblings opens another file of the same upload by its bare name (split and flat VMDK, the disks of an OVF). nil: there are none. A name
 	// that is not there is an error that satisfies errors.Is(err, fs.ErrNotExist). Inside an OVA its members are the siblings.
 	Siblings func(name string) (Source, error)
+	// Name is the file's own bare name among its siblings; OpenFile sets it. A bare OVF's manifest has that name with .mf for .ovf.
+	Name string
 }
 
 // Envelope is an exported machine: one or more disks and what the export says about the hardware.
@@ -122,7 +124,7 @@ type Envelope struct {
 	// Warnings are sentences for people: manifest not verified, raw disk that looks like qcow2, ...
 	Warnings []string
 
-	manifest *manifest   // of an OVA, nil: it has none
+	manifest *manifest   // of an OVA or OVF, nil: it has none
 	closers  []io.Closer // what Close closes
 }
 

@@ -14,22 +14,24 @@ import (
 	"strings"
 )
 
-// ErrNoManifest says that Verify has nothing to compare with: the file is no OVA, or an OVA without a manifest.
+// ErrNoManifest says that Verify has nothing to compare with: the file is neither OVA nor OVF, or one without a manifest.
 var ErrNoManifest = errors.New("disk: the export has no manifest")
 
-// manifest is the .mf file of an OVA: one line for each other file, such as
+// manifest is the .mf file in an OVA or beside an OVF: one line for each other file, such as
 //
 //	SHA256(machine.ovf)= 5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5
 type manifest struct {
+	format  string // for Refusals
 	digests []digest
 }
 
 type digest struct {
-	member *member
-	line   int64 // byte of the manifest's line in the OVA
-	name   string
-	make   func() hash.Hash
-	sum    []byte
+	file string
+	src  Source // nil: it is not there
+	line int64  // byte of the manifest's line in the OVA, or in the manifest beside an OVF
+	name string // of the algorithm
+	make func() hash.Hash
+	sum  []byte
 }
 
 // hashes are those that DSP0243 allows (SHA1 in version 1, SHA256 and SHA512 from 2 on) and VMware writes.
@@ -39,23 +41,12 @@ var hashes = map[string]func() hash.Hash{
 	"SHA512": sha512.New,
 }
 
-// readManifest parses the manifest. Every file that it does not name would stay unverified, so that it must name all of
-// them but itself and the certificate, which signs it.
-func readManifest(f *file, sums *member, members []member) (*manifest, error) {
-	if sums.bytes > ovfLimit {
-		return nil, f.refuse(Damaged, "manifest", sums.offset, "%d bytes, at most %d are read", sums.bytes, ovfLimit)
-	}
-	text, err := f.bytes("manifest", sums.offset, sums.bytes)
-	if err != nil {
-		return nil, err
-	}
-	byName := map[string]*member{}
-	for i := range members {
-		byName[members[i].name] = &members[i]
-	}
-	m := &manifest{}
-	named := map[*member]bool{}
-	at := sums.offset
+// readManifest parses the manifest, which is text at byte at of f. Every file that it does not name would stay unverified, so that it
+// must name all that are needed. find gives it the file that a line names, whose name is known to be local; nil where there is none.
+func readManifest(f *file, text []byte, at int64, needed []string, find func(name string, line int64) (Source, error)) (*manifest, error) {
+	begin := at
+	m := &manifest{format: f.format}
+	named := map[string]bool{}
 	for line := range bytes.Lines(text) {
 		start := at
 		at += int64(len(line))
@@ -79,24 +70,31 @@ func readManifest(f *file, sums *member, members []member) (*manifest, error) {
 		if !ok || err != nil || len(sum) != newHash().Size() {
 			return nil, f.refuse(Damaged, "manifest", start, "%.40q is not the value of a %s digest", value, algorithm)
 		}
-		target := byName[name]
 		switch {
-		case target == nil:
-			return nil, f.refuse(Damaged, "manifest", start, "%.80q is not in the OVA", name)
-		case named[target]:
+		case !localName(name):
+			return nil, f.refuse(RefersElsewhere, "manifest", start, "%.80q leads out of the export", name)
+		case named[name]:
 			return nil, f.refuse(Damaged, "manifest", start, "%.80q is there twice", name)
+		case len(named) == maxMembers:
+			return nil, f.refuse(Damaged, "manifest", start, "more than %d digests", maxMembers)
 		}
-		named[target] = true
-		m.digests = append(m.digests, digest{target, start, algorithm, newHash, sum})
+		named[name] = true
+		src, err := find(name, start)
+		if err != nil {
+			return nil, err
+		}
+		m.digests = append(m.digests, digest{name, src, start, algorithm, newHash, sum})
 	}
-	for i := range members {
-		o := &members[i]
-		if o != sums && !named[o] && !strings.HasSuffix(strings.ToLower(o.name), ".cert") {
-			return nil, f.refuse(Damaged, "manifest", sums.offset, "it has no digest of %.80q", o.name)
+	for _, name := range needed {
+		if !named[name] {
+			return nil, f.refuse(Damaged, "manifest", begin, "it has no digest of %.80q", name)
 		}
 	}
 	return m, nil
 }
+
+// HasManifest tells whether the export brings digests along, which Verify compares it with.
+func (e *Envelope) HasManifest() bool { return e.manifest != nil }
 
 // Verify reads the whole export and compares it with the digests in its manifest. It returns nil if all agree, a Refusal
 // that names the first file that does not, ErrNoManifest if there is nothing to compare with, ctx's error, or one of
@@ -107,24 +105,28 @@ func (e *Envelope) Verify(ctx context.Context) error {
 	}
 	buf := make([]byte, 256<<10)
 	for _, d := range e.manifest.digests {
-		h := d.make()
-		for off := int64(0); off < d.member.bytes; {
+		if d.src == nil {
+			return &Refusal{Format: e.manifest.format, Reason: Damaged, Field: "manifest", Offset: d.line,
+				Detail: fmt.Sprintf("%s, whose digest the manifest has, is not there", d.file)}
+		}
+		h, size := d.make(), d.src.Size()
+		for off := int64(0); off < size; {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			n, err := d.member.ReadAt(buf[:min(int64(len(buf)), d.member.bytes-off)], off)
+			n, err := d.src.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
 			h.Write(buf[:n])
 			off += int64(n)
-			if off < d.member.bytes && err != nil {
+			if off < size && err != nil {
 				if errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF
 				}
-				return fmt.Errorf("disk: verify %s at byte %d: %w", d.member.name, off, err)
+				return fmt.Errorf("disk: verify %s at byte %d: %w", d.file, off, err)
 			}
 		}
 		if !bytes.Equal(h.Sum(nil), d.sum) {
-			return &Refusal{Format: "OVA", Reason: Damaged, Field: "manifest", Offset: d.line,
-				Detail: fmt.Sprintf("%s is not the file whose %s digest the manifest has: it was damaged or changed", d.member.name, d.name)}
+			return &Refusal{Format: e.manifest.format, Reason: Damaged, Field: "manifest", Offset: d.line,
+				Detail: fmt.Sprintf("%s is not the file whose %s digest the manifest has: it was damaged or changed", d.file, d.name)}
 		}
 	}
 	return nil

@@ -45,9 +45,16 @@ type layout interface {
 	locate(off, max int64) (stretch, error)
 }
 
-// inflater fills block, the whole of a Compressed stretch's block, from its packed bytes.
+// inflater is what a format knows of its compressed blocks.
 type inflater interface {
-	inflate(block []byte, s stretch) error
+	// stream returns the packed bytes of a Compressed stretch's block, which are valid until w is used again. There may be
+	// more of them than belong to the block.
+	stream(s stretch, w *window) ([]byte, error)
+	// inflate fills block, the whole of it, from its packed bytes, and says how many of them that took: 0 if that is not
+	// known or if they are not one whole stream that fills the block.
+	inflate(block, packed []byte, s stretch) (used int, err error)
+	// deflate finds the bare deflate stream in packed bytes of which all belong to the block; nil where they are not deflate.
+	deflate(packed []byte) []byte
 }
 
 // mapped is the Image of every format: a size and a layout.
@@ -126,11 +133,18 @@ func (m *mapped) inflate(part []byte, s stretch) error {
 	key := place{s.file, s.at}
 	block, ok := m.file.mem.blocks.get(key)
 	if !ok {
+		w := windows.Get().(*window)
+		defer windows.Put(w)
+		packed, err := s.owner.stream(s, w)
+		if err != nil {
+			return err
+		}
 		if s.head == 0 && int64(len(part)) == s.block {
-			return s.owner.inflate(part, s)
+			_, err := s.owner.inflate(part, packed, s)
+			return err
 		}
 		block = make([]byte, s.block)
-		if err := s.owner.inflate(block, s); err != nil {
+		if _, err := s.owner.inflate(block, packed, s); err != nil {
 			return err
 		}
 		m.file.mem.blocks.put(key, block)

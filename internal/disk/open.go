@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -211,6 +212,9 @@ func OpenFile(path string, opt Options) (*Envelope, error) {
 		return nil, err
 	}
 	var e *Envelope
+	if opt.Name == "" {
+		opt.Name = filepath.Base(path)
+	}
 	if info, err = f.Stat(); err == nil {
 		e, err = Open(&osFile{f, info.Size()}, opt)
 	}

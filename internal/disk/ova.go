@@ -99,12 +99,33 @@ func openOVA(f *file, opt Options) (*Envelope, error) {
 		e.Warnings = append(e.Warnings, "The OVA has no manifest: whether it was damaged on its way cannot be told.")
 		return e, nil
 	}
-	if e.manifest, err = readManifest(f, sums, members); err != nil {
+	if sums.bytes > ovfLimit {
+		return nil, f.refuse(Damaged, "manifest", sums.offset, "%d bytes, at most %d are read", sums.bytes, ovfLimit)
+	}
+	if text, err = f.bytes("manifest", sums.offset, sums.bytes); err != nil {
 		return nil, err
 	}
-	e.Warnings = append(e.Warnings, "The digests in the manifest were not verified.")
+	var needed []string // all but the manifest and the certificate, which signs it
+	for i := range members {
+		if name := members[i].name; &members[i] != sums && !strings.HasSuffix(strings.ToLower(name), ".cert") {
+			needed = append(needed, name)
+		}
+	}
+	e.manifest, err = readManifest(f, text, sums.offset, needed, func(name string, line int64) (Source, error) {
+		if m := byName[name]; m != nil {
+			return &m.section, nil
+		}
+		return nil, f.refuse(Damaged, "manifest", line, "%.80q is not in the OVA", name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.Warnings = append(e.Warnings, unverified)
 	return e, nil
 }
+
+// unverified is the warning of an export whose manifest nobody has compared it with yet.
+const unverified = "The digests in the manifest were not verified."
 
 // add takes over the only disk of inner, which name is.
 func (e *Envelope) add(name string, inner *Envelope, offset, length int64) {

@@ -196,7 +196,7 @@ func TestBareOVF(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.Format != "OVF" || len(e.Disks) != 2 || e.Hardware.Firmware != "efi" || len(e.Warnings) != 1 || !strings.Contains(e.Warnings[0], "manifest") {
+	if e.Format != "OVF" || len(e.Disks) != 2 || e.Hardware.Firmware != "efi" || e.HasManifest() || len(e.Warnings) != 1 || !strings.Contains(e.Warnings[0], "no manifest") {
 		t.Fatalf("%+v", e)
 	}
 	for i, want := range [][]byte{first, second} {
@@ -234,4 +234,80 @@ func TestBareOVF(t *testing.T) {
 	wantRefusal(t, err, "OVF", RefersElsewhere, "a.vmdk")
 	_, err = Open(bytes.NewReader(writeTar(t, tar.FormatUSTAR, tarFile{"a.ovf", vmwareOVF("b")}, tarFile{"b", vmwareOVF("b")})), Options{})
 	wantRefusal(t, err, "OVA", Unsupported, "member b")
+}
+
+// The manifest that lies beside an OVF is compared as an OVA's is.
+func TestManifestBesideAnOVF(t *testing.T) {
+	disk := streamVMDK(guestDisk(1<<20, 2), esxi)
+	machine := tarFile{"win10.ovf", vmwareOVF("a.vmdk")}
+	files := []tarFile{machine, {"a.vmdk", disk}, {"drivers.iso", []byte("an ISO that may be left behind")}}
+	folder := func(manifest []byte, change func(dir map[string][]byte)) string {
+		dir := map[string][]byte{"win10.mf": manifest}
+		for _, f := range files {
+			dir[f.name] = f.data
+		}
+		if change != nil {
+			change(dir)
+		}
+		path := t.TempDir()
+		for name, b := range dir {
+			if err := os.WriteFile(filepath.Join(path, name), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return path
+	}
+	open := func(dir string) (*Envelope, error) {
+		return OpenFile(filepath.Join(dir, "win10.ovf"), Options{Siblings: siblingsIn(t, dir)})
+	}
+	for _, hash := range []string{"SHA1", "SHA256", "SHA512"} {
+		for name, c := range map[string]struct {
+			change func(dir map[string][]byte)
+			detail string
+		}{
+			"sound":          {nil, ""},
+			"disk damaged":   {func(dir map[string][]byte) { dir["a.vmdk"] = patched(disk, len(disk)-1, 1) }, "a.vmdk is not the file"},
+			"disk cut off":   {func(dir map[string][]byte) { dir["drivers.iso"] = nil }, "drivers.iso is not the file"},
+			"ISO left away":  {func(dir map[string][]byte) { delete(dir, "drivers.iso") }, "drivers.iso, whose digest the manifest has, is not there"},
+			"OVF has a line": {func(dir map[string][]byte) { dir["win10.ovf"] = append(slices.Clone(machine.data), '\n') }, "win10.ovf is not the file"},
+		} {
+			e, err := open(folder(manifestOf(hash, files...), c.change))
+			if err != nil {
+				t.Errorf("%s, %s: %v", hash, name, err)
+				continue
+			}
+			if !e.HasManifest() || len(e.Warnings) != 1 || e.Warnings[0] != unverified {
+				t.Errorf("%s, %s: warnings %q", hash, name, e.Warnings)
+			}
+			if err = e.Verify(t.Context()); c.detail == "" && err != nil {
+				t.Errorf("%s, %s: %v", hash, name, err)
+			} else if c.detail != "" {
+				wantRefusal(t, err, "OVF", Damaged, "manifest")
+				if err == nil || !strings.Contains(err.Error(), c.detail) {
+					t.Errorf("%s, %s: %v", hash, name, err)
+				}
+			}
+			if err := e.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		manifest []byte
+		reason   Reason
+	}{
+		"disk not named":  {manifestOf("SHA256", machine), Damaged},
+		"OVF not named":   {manifestOf("SHA256", files[1:]...), Damaged},
+		"MD5":             {[]byte("MD5(a.vmdk)= d41d8cd98f00b204e9800998ecf8427e\n"), Unsupported},
+		"another folder":  {manifestOf("SHA256", append(files, tarFile{"x/b", nil})...), RefersElsewhere},
+		"folder above":    {manifestOf("SHA256", append(files, tarFile{"../b", nil})...), RefersElsewhere},
+		"absolute":        {manifestOf("SHA256", append(files, tarFile{"/etc/passwd", nil})...), RefersElsewhere},
+		"twice":           {manifestOf("SHA256", append(files, machine)...), Damaged},
+		"2 MiB of spaces": {bytes.Repeat([]byte(" "), 2<<20), Damaged},
+	} {
+		_, err := open(folder(c.manifest, nil))
+		if r := new(Refusal); !errors.As(err, &r) || r.Format != "OVF" || r.Reason != c.reason || !strings.HasPrefix(r.Field, "manifest") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

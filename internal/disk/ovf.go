@@ -14,6 +14,7 @@ import (
 // ovf is what is wanted of an OVF descriptor (DMTF DSP0243, versions 1 and 2).
 type ovf struct {
 	disks    []string // files of the machine's disks, in the order in which its hardware has them
+	files    []string // all files that it refers to
 	hardware Hardware
 	warnings []string
 }
@@ -108,6 +109,7 @@ func parseOVF(f *file, text []byte, at int64) (*ovf, error) {
 	}
 	sys := &x.Systems[0]
 
+	o := &ovf{}
 	hrefs := map[string]string{} // File id -> href
 	for _, file := range x.Files {
 		switch {
@@ -122,8 +124,8 @@ func parseOVF(f *file, text []byte, at int64) (*ovf, error) {
 			return nil, bad(Damaged, "OVF File id", "%.80q is there twice", file.ID)
 		}
 		hrefs[file.ID] = strings.TrimPrefix(file.Href, "./")
+		o.files = append(o.files, hrefs[file.ID])
 	}
-	o := &ovf{}
 	diskFiles := map[string]string{} // Disk diskId -> href, "" for a disk that the hypervisor makes empty
 	for _, d := range x.Disks {
 		if d.Parent != "" {

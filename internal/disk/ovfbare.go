@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 )
 
 // An OVF that was not packed into an OVA: its disks are siblings of the descriptor, by bare name.
@@ -30,13 +31,14 @@ func openOVF(f *file, opt Options) (_ *Envelope, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Envelope{Hardware: o.hardware, Warnings: append(o.warnings, "An OVF's manifest is verified only inside an OVA: whether the disks were damaged on their way cannot be told.")}
+	e := &Envelope{Hardware: o.hardware, Warnings: o.warnings}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
 		}
 	}()
-	opt.Format = ""
+	own := opt.Name
+	opt.Format, opt.Name = "", ""
 	for _, href := range o.disks {
 		if !bareName(href) {
 			return nil, f.refuse(RefersElsewhere, "OVF File href", 0, "%.80q is not the bare name of a file beside the OVF", href)
@@ -68,5 +70,63 @@ func openOVF(f *file, opt Options) (_ *Envelope, err error) {
 		}
 		e.add(href, inner, 0, f.size)
 	}
+	if err := e.manifestBeside(f, own, o.files, opt.Siblings); err != nil {
+		return nil, err
+	}
 	return e, nil
+}
+
+// manifestBeside reads the manifest of the OVF called own, if it lies beside it. Unlike in an OVA a file that the machine does not
+// need may be left behind, an ISO in its drive: it is refused when it is to be verified.
+func (e *Envelope) manifestBeside(f *file, own string, files []string, siblings func(string) (Source, error)) error {
+	var text []byte
+	err := fs.ErrNotExist
+	if bareName(own) && len(own) > 4 && strings.EqualFold(own[len(own)-4:], ".ovf") {
+		text, err = e.readSibling(f, own[:len(own)-4]+".mf", siblings)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		e.Warnings = append(e.Warnings, "The OVF has no manifest beside it: whether it was damaged on its way cannot be told.")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e.manifest, err = readManifest(f, text, 0, append([]string{own}, files...), func(name string, line int64) (Source, error) {
+		if name == own {
+			return f.src, nil
+		}
+		if !bareName(name) {
+			return nil, f.refuse(RefersElsewhere, "manifest", line, "%.80q is not the bare name of a file beside the OVF", name)
+		}
+		src, err := siblings(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("disk: open %s: %w", name, err)
+		}
+		if c, ok := src.(io.Closer); ok {
+			e.closers = append(e.closers, c)
+		}
+		return src, nil
+	})
+	if err == nil {
+		e.Warnings = append(e.Warnings, unverified)
+	}
+	return err
+}
+
+// readSibling reads a manifest beside the OVF f.
+func (e *Envelope) readSibling(f *file, name string, siblings func(string) (Source, error)) (text []byte, err error) {
+	src, err := siblings(name)
+	if err != nil {
+		return nil, fmt.Errorf("disk: open %s: %w", name, err)
+	}
+	if c, ok := src.(io.Closer); ok {
+		defer func() { err = errors.Join(err, c.Close()) }()
+	}
+	if src.Size() > ovfLimit {
+		return nil, f.refuse(Damaged, "manifest "+name, 0, "%d bytes, at most %d are read", src.Size(), ovfLimit)
+	}
+	return newFile(src, f.format, f.mem).bytes("manifest", 0, src.Size())
 }

@@ -41,6 +41,7 @@ type qcow2 struct {
 	unit     int64 // bytes of an L2 entry: 8, extended 16
 	zeroFlag bool  // version 3: bit 0 of an L2 entry means zeros
 	unpack   decompressor
+	zstd     bool // not deflate
 }
 
 func isQCOW2(src Source) bool { return begins(src, 0, qcow2Magic) }
@@ -97,7 +98,7 @@ func openQCOW2(f *file, opt Options) (*Envelope, error) {
 	case 0:
 		q.unpack = inflateRaw
 	case 1:
-		q.unpack = inflateZstd
+		q.unpack, q.zstd = inflateZstd, true
 	default:
 		return nil, f.refuse(Unsupported, "compression type", 104, "type %d, known are 0 (zlib) and 1 (zstd)", compression)
 	}
@@ -252,17 +253,23 @@ func (q *qcow2) subclusters(s stretch, bitmap uint64, at, head int64) (stretch, 
 	return s, nil
 }
 
-// inflate reads a compressed cluster. The packed bytes are counted in sectors, so that the last of them may belong to
-// another cluster or lie beyond the end of the file: the stream itself says where it ends.
-func (q *qcow2) inflate(block []byte, s stretch) error {
-	packed := borrow(min(s.packed, q.f.size-s.at))
-	defer packed.release()
-	if err := q.f.readFull(packed.bytes, s.at, "compressed cluster"); err != nil {
-		return err
-	}
-	n, err := q.unpack(block, packed.bytes)
+// stream is counted in sectors, so that the last of them may belong to another cluster or lie beyond the end of the file:
+// the stream itself says where it ends.
+func (q *qcow2) stream(s stretch, w *window) ([]byte, error) {
+	return w.bytes(q.f, "compressed cluster", s.at, min(s.packed, q.f.size-s.at))
+}
+
+func (q *qcow2) inflate(block, packed []byte, s stretch) (used int, err error) {
+	n, used, err := q.unpack(block, packed)
 	if err != nil {
-		return q.f.refuse(Damaged, "compressed cluster", s.at, "%d of %d bytes inflated: %v", n, len(block), err)
+		return 0, q.f.refuse(Damaged, "compressed cluster", s.at, "%d of %d bytes inflated: %v", n, len(block), err)
 	}
-	return nil
+	return used, nil
+}
+
+func (q *qcow2) deflate(packed []byte) []byte {
+	if q.zstd {
+		return nil
+	}
+	return packed
 }

@@ -321,33 +321,43 @@ func like(table []byte, entry uint32) (n int64) {
 	return n
 }
 
-func (x *sparse) inflate(block []byte, s stretch) error {
-	var marker [12]byte
-	if err := x.f.readFull(marker[:], s.at, "grain marker"); err != nil {
-		return err
+func (x *sparse) stream(s stretch, w *window) ([]byte, error) {
+	marker, err := w.bytes(x.f, "grain marker", s.at, 12)
+	if err != nil {
+		return nil, err
 	}
-	if lba := le.Uint64(marker[:]); lba != uint64(s.start/sector) {
-		return x.f.refuse(Damaged, "grain marker", s.at, "it is of sector %d, the grain table says %d", lba, s.start/sector)
+	if lba := le.Uint64(marker); lba != uint64(s.start/sector) {
+		return nil, x.f.refuse(Damaged, "grain marker", s.at, "it is of sector %d, the grain table says %d", lba, s.start/sector)
 	}
 	size := int64(le.Uint32(marker[8:]))
 	if size > 2*x.grain {
-		return x.f.refuse(Damaged, "grain marker", s.at+8, "%d compressed bytes for a grain of %d", size, x.grain)
+		return nil, x.f.refuse(Damaged, "grain marker", s.at+8, "%d compressed bytes for a grain of %d", size, x.grain)
 	}
-	packed := borrow(size)
-	defer packed.release()
-	if err := x.f.readFull(packed.bytes, s.at+12, "grain"); err != nil {
-		return err
-	}
-	n, err := inflateZlib(block, packed.bytes)
+	return w.bytes(x.f, "grain", s.at+12, size)
+}
+
+func (x *sparse) inflate(block, packed []byte, s stretch) (used int, err error) {
+	n, used, err := inflateZlib(block, packed)
 	if err != nil {
-		return x.f.refuse(Damaged, "grain", s.at+12, "%d of %d bytes inflated: %v", n, x.grain, err)
+		return 0, x.f.refuse(Damaged, "grain", s.at+12, "%d of %d bytes inflated: %v", n, x.grain, err)
+	}
+	if int64(n) == x.grain {
+		return used, nil
 	}
 	// The last grain may be as short as the disk.
 	if want := min(x.grain, x.size-s.start); int64(n) < want {
-		return x.f.refuse(Damaged, "grain", s.at+12, "inflated to %d bytes, %d are needed", n, want)
+		return 0, x.f.refuse(Damaged, "grain", s.at+12, "inflated to %d bytes, %d are needed", n, want)
 	}
 	clear(block[n:])
-	return nil
+	return 0, nil
+}
+
+// deflate leaves zlib's header and checksum out.
+func (x *sparse) deflate(packed []byte) []byte {
+	if len(packed) < 7 || packed[0]&15 != 8 || packed[1]&0x20 != 0 {
+		return nil
+	}
+	return packed[2 : len(packed)-4]
 }
 
 // chain is several layouts one after the other.

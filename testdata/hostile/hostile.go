@@ -143,7 +143,17 @@ func Keep(dir, index, maker string, made []File, update bool) error {
 		return err
 	}
 	if !bytes.Equal(have, want) {
-		return fmt.Errorf("%s is not what is made now: run go test with -update\n%s", index, want)
+		lines := map[string]bool{}
+		for line := range strings.Lines(string(have)) {
+			lines[line] = true
+		}
+		var other []string
+		for line := range strings.Lines(string(want)) {
+			if !lines[line] {
+				other = append(other, line)
+			}
+		}
+		return fmt.Errorf("%s is not what is made now: run go test with -update. It lacks %q", index, other)
 	}
 	for _, f := range made {
 		packed, err := os.ReadFile(filepath.Join(dir, f.Name+".gz"))
