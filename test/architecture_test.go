@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"slices"
@@ -16,11 +17,11 @@ import (
 // floors are the packages from the top down (ARCHITECTURE.md). A package imports packages of lower floors only, of its own
 // floor only where beside says so, and its parent.
 var floors = [][]string{
-	{"cmd/berth"},
+	{"cmd/berth", "cmd/berth-checker"},
 	{"internal/desk"},
 	{"internal/image"},
 	{"internal/check", "internal/check/report", "internal/gateway", "internal/console", "internal/phony"},
-	{"internal/windows", "internal/windows/offline", "internal/windows/registry", "internal/windows/ntfs", "internal/compute", "internal/compute/qemu", "internal/compute/memory", "internal/compute/computetest"},
+	{"internal/windows", "internal/windows/offline", "internal/windows/live", "internal/windows/registry", "internal/windows/ntfs", "internal/compute", "internal/compute/qemu", "internal/compute/memory", "internal/compute/computetest"},
 	{"internal/disk", "internal/directory", "internal/directory/builtin", "internal/awsapi", "internal/awsapi/modelgen", "internal/s3", "internal/store", "internal/store/storetest", "testdata/machines", "testdata/hostile"},
 	{"internal/inflate"},
 }
@@ -39,21 +40,25 @@ type pkg struct {
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "berth/...")
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var ps []pkg
-	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p pkg
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			return ps
-		} else if err != nil {
+	for _, system := range []string{"linux", "windows"} { // the floors hold for the files of either
+		cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "berth/...")
+		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+		out, err := cmd.Output()
+		if err != nil {
 			t.Fatal(err)
 		}
-		ps = append(ps, p)
+		for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+			var p pkg
+			if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			ps = append(ps, p)
+		}
 	}
+	return ps
 }
 
 func floorOf(name string) int {

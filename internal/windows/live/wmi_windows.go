@@ -1,0 +1,139 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+
+	ole "github.com/go-ole/go-ole"
+	"github.com/go-ole/go-ole/oleutil"
+)
+
+// sFalse is S_FALSE: COM had been set up on this thread before, which is no error.
+const sFalse = 1
+
+// maxRows bounds what a query may answer.
+const maxRows = 10_000
+
+// wmi asks a query in the Windows Management Instrumentation's language and returns the properties asked for of every object.
+// A class or namespace that does not exist is an error, not an empty answer.
+func wmi(namespace, query string, properties ...string) ([]map[string]any, error) {
+	type answer struct {
+		rows []map[string]any
+		err  error
+	}
+	done := make(chan answer, 1)
+	// COM belongs to a thread: this one is not given back to other goroutines before it is done.
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		rows, err := wmiHere(namespace, query, properties)
+		done <- answer{rows, err}
+	}()
+	a := <-done
+	if a.err != nil {
+		return nil, fmt.Errorf(`WMI %s, %q: %w`, namespace, query, a.err)
+	}
+	return a.rows, nil
+}
+
+func wmiHere(namespace, query string, properties []string) (rows []map[string]any, err error) {
+	var already *ole.OleError
+	if err := ole.CoInitializeEx(0, ole.COINIT_MULTITHREADED); err != nil && !(errors.As(err, &already) && already.Code() == sFalse) {
+		return nil, err
+	}
+	defer ole.CoUninitialize()
+	unknown, err := oleutil.CreateObject("WbemScripting.SWbemLocator")
+	if err != nil {
+		return nil, fmt.Errorf("locator: %w", err)
+	}
+	defer unknown.Release()
+	locator, err := unknown.QueryInterface(ole.IID_IDispatch)
+	if err != nil {
+		return nil, fmt.Errorf("locator: %w", err)
+	}
+	defer locator.Release()
+	server, err := oleutil.CallMethod(locator, "ConnectServer", ".", namespace)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	defer server.Clear()
+	set, err := oleutil.CallMethod(server.ToIDispatch(), "ExecQuery", query)
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	defer set.Clear()
+	err = oleutil.ForEach(set.ToIDispatch(), func(v *ole.VARIANT) error {
+		defer v.Clear()
+		if len(rows) == maxRows {
+			return fmt.Errorf("more than %d objects", maxRows)
+		}
+		row := map[string]any{}
+		for _, name := range properties {
+			value, err := property(v.ToIDispatch(), name)
+			if err != nil {
+				return fmt.Errorf("property %s: %w", name, err)
+			}
+			row[name] = value
+		}
+		rows = append(rows, row)
+		return nil
+	})
+	return rows, err
+}
+
+// property reads Properties_.Item(name).Value, which Wine knows, too; it has no late binding of the properties themselves.
+func property(object *ole.IDispatch, name string) (any, error) {
+	all, err := oleutil.GetProperty(object, "Properties_")
+	if err != nil {
+		return nil, err
+	}
+	defer all.Clear()
+	item, err := oleutil.CallMethod(all.ToIDispatch(), "Item", name)
+	if err != nil {
+		return nil, err
+	}
+	defer item.Clear()
+	value, err := oleutil.GetProperty(item.ToIDispatch(), "Value")
+	if err != nil {
+		return nil, err
+	}
+	defer value.Clear()
+	if value.VT&ole.VT_ARRAY != 0 {
+		return value.ToArray().ToValueArray(), nil
+	}
+	return value.Value(), nil
+}
+
+// count is a number that WMI answered; it sends them as signed, or as text where they are long.
+func count(v any) (int, bool) {
+	switch n := v.(type) {
+	case int8:
+		return int(n), true
+	case int16:
+		return int(n), true
+	case int32:
+		return int(n), true
+	case int64:
+		return int(n), true
+	case uint8:
+		return int(n), true
+	case uint16:
+		return int(n), true
+	case uint32:
+		return int(n), true
+	case uint64:
+		return int(n), true
+	case string:
+		i, err := strconv.Atoi(n)
+		return i, err == nil
+	}
+	return 0, false
+}
+
+// word is a text that WMI answered; what is not set is "".
+func word(v any) string {
+	s, _ := v.(string)
+	return s
+}
