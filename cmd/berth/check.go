@@ -31,7 +31,11 @@ Exit codes: 0 the VM is fit; 1 it is not, and the report says why and what to do
 }
 
 func (c checkCmd) Run(ctx context.Context) error {
-	judged, warnings, err := checkFile(ctx, c.File, strings.ToUpper(c.Format), check.Options{Profile: c.Profile, Office: c.Office})
+	profile, ok := check.ProfileByName(c.Profile)
+	if !ok {
+		return fmt.Errorf("there is no profile %q: choose %s", c.Profile, strings.Join(check.ProfileNames(), ", "))
+	}
+	judged, warnings, err := checkFile(ctx, c.File, strings.ToUpper(c.Format), check.Options{Profile: profile, Office: c.Office})
 	if err != nil {
 		return err // exit code 2
 	}
@@ -56,9 +60,6 @@ func (c checkCmd) Run(ctx context.Context) error {
 
 // checkFile judges the Windows in an exported VM. warnings are about the file.
 func checkFile(ctx context.Context, path, format string, opt check.Options) (judged check.Report, warnings []string, err error) {
-	if _, ok := check.ProfileByName(opt.Profile); !ok {
-		return judged, nil, fmt.Errorf("there is no profile %q: choose %s", opt.Profile, strings.Join(check.ProfileNames(), ", "))
-	}
 	env, err := openExport(path, disk.Options{Format: format})
 	if err != nil {
 		return judged, nil, err

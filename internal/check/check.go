@@ -58,8 +58,12 @@ type Check struct {
 	// Source says who asks for it and where the test is written down: "document" is Amazon's page "Bring Your Own Windows Desktop
 	// Licenses" of September 2020, "facts" the project's collection of facts around it (byol-facts), by section.
 	Source string
-	// Profiles names the profiles that ask for it; nil means all.
+	// Profiles names the profiles that ask for it, for those that began as them too; nil means all.
 	Profiles []string
+	// Applies says for people to what else the check is confined ("Windows 11", "Office is subscribed to"); empty: to nothing.
+	Applies string
+	// Evaluation says for people what is read and what it is compared with.
+	Evaluation string
 	// DecidedIn says where the answer can be had.
 	DecidedIn Place
 	// Fixable says that an edit of the powered-off disk's registry mends it.
@@ -77,6 +81,8 @@ func (c Check) Amazon() bool { return c.Code == c.ReportAs }
 // Params is what a check may know besides the facts.
 type Params struct {
 	Profile Profile
+	// Process is what the image is to be ingested as.
+	Process Process
 	// Office: Microsoft Office is to be subscribed to through the service.
 	Office bool
 	// Ingestion: the service is importing the image; see [Options].

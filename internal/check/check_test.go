@@ -101,7 +101,7 @@ type testCase struct {
 
 var cases = []testCase{
 	{"1803", build10("17134", "Professional"), Options{}, "OSNotSupported", Pass, "Windows 10 version 1803 (build 17134)"},
-	{"1803 in 2022", build10("17134", "Professional"), Options{Profile: "2022"}, "OSNotSupported", Fail, "takes Windows 10 2004, 20H2, 21H1, 21H2"},
+	{"1803 in 2022", build10("17134", "Professional"), Options{Profile: named("2022")}, "OSNotSupported", Fail, "takes Windows 10 2004, 20H2, 21H1, 21H2"},
 	{"1709", build10("16299", "Enterprise"), Options{}, "OSNotSupported", Fail, "Windows 10 version 1709 (build 16299); profile seed-2020 takes Windows 10 1803, 1809, 1903, 1909, 2004"},
 	{"20H2", build10("19042", "Enterprise"), Options{}, "OSNotSupported", Fail, "20H2"},
 	{"between releases", build10("19040", "Enterprise"), Options{}, "OSNotSupported", Fail, "no known release"},
@@ -110,10 +110,10 @@ var cases = []testCase{
 	{"hostile build number", build10("99999999999999999999", "Enterprise"), Options{}, "OSNotSupported", Unknown, "not a build number"},
 	{"Server 2019 has 1809's build", reg(`[SYSTEM\ControlSet001\Control\ProductOptions]` + "\n" + `"ProductType"="ServerNT"` + "\n" + cv + `"CurrentBuildNumber"="17763"`), Options{}, "OSNotSupported", Fail, "Windows Server"},
 	{"product type unread", broken(`SYSTEM\ControlSet001\Control\ProductOptions`), Options{}, "OSNotSupported", Unknown, "bad cell at 0x1234"},
-	{"LTSC 2019 in 2026", build10("17763", "EnterpriseS"), Options{Profile: "2026"}, "OSNotSupported", Pass, ""},
-	{"1809 in 2026 is LTSC or nothing", build10("17763", "Enterprise"), Options{Profile: "2026"}, "OSNotSupported", Fail, "takes only Windows 10 LTSC 2019 (1809)"},
-	{"Windows 11 24H2", gptMachine("26100", "Enterprise"), Options{Profile: "2026"}, "OSNotSupported", Pass, "Windows 11 version 24H2"},
-	{"LTSC 2024", gptMachine("26100", "EnterpriseS"), Options{Profile: "2026"}, "OSNotSupported", Pass, ""},
+	{"LTSC 2019 in 2026", build10("17763", "EnterpriseS"), Options{Profile: named("2026")}, "OSNotSupported", Pass, ""},
+	{"1809 in 2026 is LTSC or nothing", build10("17763", "Enterprise"), Options{Profile: named("2026")}, "OSNotSupported", Fail, "takes only Windows 10 LTSC 2019 (1809)"},
+	{"Windows 11 24H2", gptMachine("26100", "Enterprise"), Options{Profile: named("2026")}, "OSNotSupported", Pass, "Windows 11 version 24H2"},
+	{"LTSC 2024", gptMachine("26100", "EnterpriseS"), Options{Profile: named("2026")}, "OSNotSupported", Pass, ""},
 	{"Windows 11 in the document", gptMachine("26100", "Enterprise"), Options{}, "OSNotSupported", Fail, "Windows 11"},
 
 	{"Pro", build10("19041", "Professional"), Options{}, "EditionNotSupported", Pass, ""},
@@ -122,7 +122,7 @@ var cases = []testCase{
 	{"LTSC N", build10("19041", "EnterpriseSN"), Options{}, "EditionNotSupported", Fail, ""},
 	{"Education", build10("19041", "Education"), Options{}, "EditionNotSupported", Fail, ""},
 	{"evaluation", build10("19041", "EnterpriseEval"), Options{}, "EditionNotSupported", Fail, ""},
-	{"Pro of Windows 11 in 2026", gptMachine("22631", "Professional"), Options{Profile: "2026"}, "EditionNotSupported", Fail, "takes Enterprise."},
+	{"Pro of Windows 11 in 2026", gptMachine("22631", "Professional"), Options{Profile: named("2026")}, "EditionNotSupported", Fail, "takes Enterprise."},
 	{"edition unread", broken(`SOFTWARE\Microsoft\Windows NT\CurrentVersion\EditionID`), Options{}, "EditionNotSupported", Unknown, "bad cell"},
 
 	{"32-bit", reg(`[SYSTEM\ControlSet001\Control\Session Manager\Environment]` + "\n" + `"PROCESSOR_ARCHITECTURE"="x86"`), Options{}, "Requires64BitOS", Fail, "x86"},
@@ -165,10 +165,10 @@ var cases = []testCase{
 	{"Office, ingestion", reg(`[` + wow + `\{90160000-0011-0000-0000-0000000FF1CE}]`), Options{Ingestion: true}, "OfficeInstalled", NotApplicable, ""},
 	{"Office, subscribed, ingestion", reg(`[` + wow + `\{90160000-0011-0000-0000-0000000FF1CE}]`), Options{Office: true, Ingestion: true}, "OfficeInstalled", Fail, ""},
 	{"Microsoft 365", reg(`[SOFTWARE\Microsoft\Office\ClickToRun\Configuration]` + "\n" + `"ProductReleaseIds"="O365ProPlusRetail"`), Options{}, "OfficeInstalled", Warn, "O365ProPlusRetail"},
-	{"Microsoft 365 in 2026", reg(microsoft365), Options{Profile: "2026", Office: true}, "OfficeInstalled", Pass, "Only Microsoft 365"},
-	{"Microsoft 365 and another in 2026", reg(microsoft365 + `"ProductReleaseIds"="O365ProPlusRetail,ProPlus2019Volume"`), Options{Profile: "2026", Office: true}, "OfficeInstalled", Fail, "ProPlus2019Volume"},
-	{"Microsoft 365 and stand-alone in 2026", reg(`[` + unins + `\{90160000-0011-0000-1000-0000000ff1ce}]` + "\n" + `"DisplayName"="Visio"` + "\n" + microsoft365), Options{Profile: "2026", Office: true}, "OfficeInstalled", Fail, "Visio"},
-	{"what Click-to-Run left", reg(`[` + unins + `\{90160000-008C-0000-1000-0000000FF1CE}]` + "\n" + `"DisplayName"="Office 16 Click-to-Run Extensibility Component"`), Options{Profile: "2026"}, "OfficeInstalled", Warn, "Click-to-Run"},
+	{"Microsoft 365 in 2026", reg(microsoft365), Options{Profile: named("2026"), Office: true}, "OfficeInstalled", Pass, "Only Microsoft 365"},
+	{"Microsoft 365 and another in 2026", reg(microsoft365 + `"ProductReleaseIds"="O365ProPlusRetail,ProPlus2019Volume"`), Options{Profile: named("2026"), Office: true}, "OfficeInstalled", Fail, "ProPlus2019Volume"},
+	{"Microsoft 365 and stand-alone in 2026", reg(`[` + unins + `\{90160000-0011-0000-1000-0000000ff1ce}]` + "\n" + `"DisplayName"="Visio"` + "\n" + microsoft365), Options{Profile: named("2026"), Office: true}, "OfficeInstalled", Fail, "Visio"},
+	{"what Click-to-Run left", reg(`[` + unins + `\{90160000-008C-0000-1000-0000000FF1CE}]` + "\n" + `"DisplayName"="Office 16 Click-to-Run Extensibility Component"`), Options{Profile: named("2026")}, "OfficeInstalled", Warn, "Click-to-Run"},
 	{"programs unread", broken(wow), Options{}, "OfficeInstalled", Unknown, "bad cell"},
 	{"32-bit programs missing", gone(`SOFTWARE\WOW6432Node`), Options{}, "OfficeInstalled", Unknown, "missing"},
 	{"32-bit Windows has one list", func(t *testing.T, m *memory) {
@@ -237,13 +237,13 @@ var cases = []testCase{
 	{"devices unread", broken(`SYSTEM\ControlSet001\Control\Class\{4D36E972-E325-11CE-BFC1-08002BE10318}\0001`), Options{}, "DHCPDisabled", Unknown, ""},
 
 	{"GPT under Windows 10", gptMachine("19041", "Enterprise"), Options{}, "IncompatiblePartitioning", Fail, "must have MBR"},
-	{"GPT under Windows 11", gptMachine("22631", "Enterprise"), Options{Profile: "2026"}, "IncompatiblePartitioning", Pass, ""},
-	{"MBR under Windows 11", build10("22631", "Enterprise"), Options{Profile: "2026"}, "IncompatiblePartitioning", Fail, "must have GPT"},
+	{"GPT under Windows 11", gptMachine("22631", "Enterprise"), Options{Profile: named("2026")}, "IncompatiblePartitioning", Pass, ""},
+	{"MBR under Windows 11", build10("22631", "Enterprise"), Options{Profile: named("2026")}, "IncompatiblePartitioning", Fail, "must have GPT"},
 	{"MBR with UEFI", change(func(m *memory) { m.machine.Firmware = "uefi" }), Options{}, "IncompatiblePartitioning", Fail, "boots by UEFI"},
 	{"GPT with BIOS", func(t *testing.T, m *memory) {
 		gptMachine("22631", "Enterprise")(t, m)
 		m.machine.Firmware = "bios"
-	}, Options{Profile: "2026"}, "IncompatiblePartitioning", Fail, "boots by BIOS"},
+	}, Options{Profile: named("2026")}, "IncompatiblePartitioning", Fail, "boots by BIOS"},
 	{"firmware unknown", change(func(m *memory) { m.machine.Firmware = "" }), Options{}, "IncompatiblePartitioning", Unknown, ""},
 	{"data volume", change(func(m *memory) { m.partition(windows.RoleData) }), Options{}, "IncompatiblePartitioning", Fail, "2 volumes"},
 	{"recovery partition", change(func(m *memory) { m.partition(windows.RoleRecovery) }), Options{}, "IncompatiblePartitioning", Pass, ""},
@@ -266,7 +266,7 @@ var cases = []testCase{
 	{"70 GiB in ingestion", sized(70*gib1+1, 71*gib1), Options{Ingestion: true}, "DiskSizeExceeded", Fail, ""},
 	{"disk of 80 GiB", sized(60*gib1, 80*gib1), Options{}, "DiskSizeExceeded", Pass, ""},
 	{"disk a byte over 80 GiB", sized(60*gib1, 80*gib1+1), Options{}, "DiskSizeExceeded", Fail, "The disk has"},
-	{"80 GiB in 2026", sized(79*gib1, 80*gib1), Options{Profile: "2026"}, "DiskSizeExceeded", Pass, ""},
+	{"80 GiB in 2026", sized(79*gib1, 80*gib1), Options{Profile: named("2026")}, "DiskSizeExceeded", Pass, ""},
 	{"volume unread", change(func(m *memory) { m.system().Volume = nil }), Options{}, "DiskSizeExceeded", Unknown, ""},
 	{"disk too large, volume unread", change(func(m *memory) { m.system().Volume = nil; m.machine.Disks[0].SizeBytes = 500 * gib1 }), Options{}, "DiskSizeExceeded", Fail, ""},
 	{"two system partitions", change(func(m *memory) { m.partition(windows.RoleSystem) }), Options{}, "DiskSizeExceeded", Unknown, "more than one partition"},
@@ -277,7 +277,7 @@ var cases = []testCase{
 	{"20 GiB free, Office", free(20 * gib1), Options{Office: true}, "DiskFreeSpace", Pass, ""},
 	{"10 GiB free, Office, ingestion", free(10 * gib1), Options{Office: true, Ingestion: true}, "DiskFreeSpace", Fail, "20 GiB where Office"},
 	{"a byte short of 20 GiB, Office", free(20*gib1 - 1), Options{Office: true}, "DiskFreeSpace", Fail, ""},
-	{"2026 asks for 20 GiB", free(20*gib1 - 1), Options{Profile: "2026"}, "DiskFreeSpace", Fail, "asks for 20 GiB"},
+	{"2026 asks for 20 GiB", free(20*gib1 - 1), Options{Profile: named("2026")}, "DiskFreeSpace", Fail, "asks for 20 GiB"},
 	{"2 GiB free is no mere warning", free(2 * gib1), Options{}, "DiskFreeSpace", Fail, ""},
 	{"more free than there is", free(200 * gib1), Options{}, "DiskFreeSpace", Unknown, "are said to be free"},
 	{"file system unread", change(func(m *memory) { m.system().Err = errors.New("MFT record 5: bad fixup") }), Options{}, "DiskFreeSpace", Unknown, "bad fixup"},

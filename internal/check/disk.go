@@ -153,17 +153,17 @@ func judgeBoot(f *Facts, _ Params) Verdict {
 
 func judgeDiskSize(f *Facts, p Params) Verdict {
 	on := []fact{f.SystemVolume, f.SystemDisk}
-	if v := f.SystemVolume; v.OK() && v.Value.SizeBytes > int64(p.Profile.MaxVolumeGiB)*bytesPerGiB {
-		return unmet(fmt.Sprintf("C: has %s; profile %s allows %d GiB.", gib(v.Value.SizeBytes), p.Profile.Name, p.Profile.MaxVolumeGiB), on...)
+	if v := f.SystemVolume; v.OK() && v.Value.SizeBytes > int64(p.Profile.MaxVolumeGiB.Value)*bytesPerGiB {
+		return unmet(fmt.Sprintf("C: has %s; profile %s allows %d GiB.", gib(v.Value.SizeBytes), p.Profile.Name, p.Profile.MaxVolumeGiB.Value), on...)
 	}
-	if d := f.SystemDisk; d.OK() && d.Value > int64(p.Profile.MaxDiskGiB)*bytesPerGiB {
-		return unmet(fmt.Sprintf("The disk has %s; profile %s allows %d GiB.", gib(d.Value), p.Profile.Name, p.Profile.MaxDiskGiB), on...)
+	if d := f.SystemDisk; d.OK() && d.Value > int64(p.Profile.MaxDiskGiB.Value)*bytesPerGiB {
+		return unmet(fmt.Sprintf("The disk has %s; profile %s allows %d GiB.", gib(d.Value), p.Profile.Name, p.Profile.MaxDiskGiB.Value), on...)
 	}
 	if v, no := missing(on...); no {
 		return v
 	}
-	return pass(fmt.Sprintf("C: has %s of the %d GiB allowed, the disk %s of %d.", gib(f.SystemVolume.Value.SizeBytes), p.Profile.MaxVolumeGiB,
-		gib(f.SystemDisk.Value), p.Profile.MaxDiskGiB), on...)
+	return pass(fmt.Sprintf("C: has %s of the %d GiB allowed, the disk %s of %d.", gib(f.SystemVolume.Value.SizeBytes), p.Profile.MaxVolumeGiB.Value,
+		gib(f.SystemDisk.Value), p.Profile.MaxDiskGiB.Value), on...)
 }
 
 func judgeFreeSpace(f *Facts, p Params) Verdict {
@@ -171,10 +171,10 @@ func judgeFreeSpace(f *Facts, p Params) Verdict {
 		return v
 	}
 	on := []fact{f.SystemVolume, f.Reclaimable}
-	free, need := f.SystemVolume.Value.FreeBytes, p.Profile.MinFreeGiB
+	free, need := f.SystemVolume.Value.FreeBytes, p.Profile.MinFreeGiB.Value
 	what := fmt.Sprintf("profile %s asks for %d GiB", p.Profile.Name, need)
 	if p.Office {
-		need = p.Profile.MinFreeOfficeGiB
+		need = p.Profile.MinFreeOfficeGiB.Value
 		what = fmt.Sprintf("profile %s asks for %d GiB where Office is subscribed to", p.Profile.Name, need)
 	}
 	if short := int64(need)*bytesPerGiB - free; short > 0 {

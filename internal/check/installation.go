@@ -93,7 +93,7 @@ func windowsName(build int) string {
 	switch {
 	case build >= firstWindows11:
 		name = "Windows 11"
-	case build < 10240: // the first release of Windows 10
+	case build < firstWindows10:
 		return fmt.Sprintf("a Windows older than Windows 10 (build %d)", build)
 	}
 	if version, ok := versionNames[build]; ok {
@@ -151,9 +151,7 @@ func judgeArchitecture(f *Facts, _ Params) Verdict {
 	return pass("Windows is made for AMD64 (x64).", f.Architecture)
 }
 
-const english = "en-US"
-
-func judgeLanguage(f *Facts, _ Params) Verdict {
+func judgeLanguage(f *Facts, p Params) Verdict {
 	if v, no := missing(f.InstallLanguage, f.DisplayLanguages); no {
 		return v
 	}
@@ -162,13 +160,14 @@ func judgeLanguage(f *Facts, _ Params) Verdict {
 	if err != nil {
 		return unknown("This cannot be told: the install language "+printable(f.InstallLanguage.Value)+" is not a language number.", on...)
 	}
-	if uint16(id) != 0x0409 {
-		return unmet(fmt.Sprintf("Windows was set up in %s; the primary language must be %s.", languageName(uint16(id)), english), on...)
+	want := p.Profile.Language.Value
+	if !strings.EqualFold(languageName(uint16(id)), want) {
+		return unmet(fmt.Sprintf("Windows was set up in %s; the primary language must be %s.", languageName(uint16(id)), want), on...)
 	}
-	if len(f.DisplayLanguages.Value) > 0 && !strings.EqualFold(f.DisplayLanguages.Value[0], english) {
-		return unmet(fmt.Sprintf("Windows was set up in %s but is shown in %s; the primary language must be %s.", english, printable(f.DisplayLanguages.Value[0]), english), on...)
+	if len(f.DisplayLanguages.Value) > 0 && !strings.EqualFold(f.DisplayLanguages.Value[0], want) {
+		return unmet(fmt.Sprintf("Windows was set up in %s but is shown in %s; the primary language must be %s.", want, printable(f.DisplayLanguages.Value[0]), want), on...)
 	}
-	return pass("Windows was set up in "+english+" and is shown in it.", on...)
+	return pass("Windows was set up in "+want+" and is shown in it.", on...)
 }
 
 // languages are the display languages that Windows 10 and 11 are sold in, by language number ([MS-LCID]).
@@ -198,10 +197,7 @@ func judgeUpgrade(f *Facts, _ Params) Verdict {
 	return pass("There is no trace of an upgrade in place.", f.UpgradeTraces)
 }
 
-// minPowerShell is the oldest major version of Windows PowerShell (document, Requirements).
-const minPowerShell = 4
-
-func judgePowerShell(f *Facts, _ Params) Verdict {
+func judgePowerShell(f *Facts, p Params) Verdict {
 	if v, no := missing(f.PowerShellVersion); no {
 		return v
 	}
@@ -214,8 +210,8 @@ func judgePowerShell(f *Facts, _ Params) Verdict {
 	if err != nil {
 		return unknown("This cannot be told: "+printable(version)+" is not a version number.", f.PowerShellVersion)
 	}
-	if major < minPowerShell {
-		return unmet(fmt.Sprintf("Windows PowerShell is version %s; it must be %d or later.", printable(version), minPowerShell), f.PowerShellVersion)
+	if oldest := p.Profile.MinPowerShell.Value; major < uint64(oldest) {
+		return unmet(fmt.Sprintf("Windows PowerShell is version %s; it must be %d or later.", printable(version), oldest), f.PowerShellVersion)
 	}
 	return pass("Windows PowerShell is version "+printable(version)+".", f.PowerShellVersion)
 }

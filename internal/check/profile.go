@@ -9,19 +9,40 @@ import (
 // DefaultProfile is the document as it stands.
 const DefaultProfile = "seed-2020"
 
-// Profile is one dated set of Amazon's requirements. Amazon's "GB" is GiB throughout: its checker divides by 1024³.
+// Profile is one dated set of requirements: Amazon's ([Profiles]), or a user's own that differs from one of them ([LoadProfile]).
+// Amazon's "GB" is GiB throughout: its checker divides by 1024³.
 type Profile struct {
 	Name  string
 	Title string
+	// Base is the profile of Amazon's that a user's own began as; empty for Amazon's.
+	Base string
+	// Source says where the requirements come from as a whole.
+	Source string
 	// Releases are the Windows releases that are taken, oldest first.
 	Releases []Release
+	// Language is the primary language, "en-US".
+	Language Requirement[string]
 	// MaxVolumeGiB bounds the volume that holds Windows; MaxDiskGiB the virtual disk around it.
-	MaxVolumeGiB, MaxDiskGiB int
+	MaxVolumeGiB, MaxDiskGiB Requirement[int]
 	// MinFreeGiB must be free on C:, MinFreeOfficeGiB when Office is subscribed to.
-	MinFreeGiB, MinFreeOfficeGiB int
+	MinFreeGiB, MinFreeOfficeGiB Requirement[int]
+	// MinPowerShell is the oldest major version of Windows PowerShell that is taken.
+	MinPowerShell Requirement[int]
 	// AllowMicrosoft365: the Microsoft 365 apps may be installed; stand-alone Office may not.
-	AllowMicrosoft365 bool
-	// Source says where the numbers are written down.
+	AllowMicrosoft365 Requirement[bool]
+	// MinWorkSpaces is how many WorkSpaces per Region Amazon wants a customer to run, MinGraphicsAlwaysOn or MinGraphicsAutoStop how
+	// many with graphics processors. No disk tells that: it is told, not checked.
+	MinWorkSpaces, MinGraphicsAlwaysOn, MinGraphicsAutoStop Requirement[int]
+	// AllowedPrograms begin the display names of programs that may be installed although they do not come with Windows, without
+	// regard to case. Amazon's profiles name none.
+	AllowedPrograms Requirement[[]string]
+	// LeaveOut names checks that are not made. Amazon's profiles name none.
+	LeaveOut Requirement[[]string]
+}
+
+// Requirement is something that a profile asks for, and where that is written down.
+type Requirement[T any] struct {
+	Value  T
 	Source string
 }
 
@@ -30,108 +51,62 @@ type Release struct {
 	Windows  string // "Windows 10"
 	Version  string // "2004"
 	Build    int
-	Editions []string // EditionID values
-	// Scheme is the partition table that the release must come with.
-	Scheme windows.Scheme
+	Editions []string // EditionID values; "EnterpriseS" is Enterprise LTSC
+	// Scheme is the partition table, Firmware ("bios" or "uefi") the firmware that the release must come with.
+	Scheme   windows.Scheme
+	Firmware string
+	// TPM: the release runs only on machines with a Trusted Platform Module.
+	TPM bool
+	// Protocols are those that WorkSpaces of the release can be shown with.
+	Protocols []Protocol
+	Source    string
 }
 
-// Editions, as EditionID spells them. "EnterpriseS" is Enterprise LTSC. The document names Enterprise and Pro and nothing else,
-// so that N, Education, Home, evaluation, IoT and Pro for Workstations are refused.
-var (
-	enterpriseOrPro = []string{"Enterprise", "EnterpriseS", "Professional"}
-	enterprise      = []string{"Enterprise"}
-	ltsc            = []string{"EnterpriseS"}
-)
-
-// ProfileNames lists the profiles, the default one first.
+// ProfileNames lists Amazon's profiles, the default one first.
 func ProfileNames() []string {
-	names := make([]string, len(profiles))
-	for i, p := range profiles {
-		names[i] = p.Name
+	var names []string
+	for _, p := range profiles() {
+		names = append(names, p.Name)
 	}
 	return names
 }
 
-// ProfileByName finds a profile; "" is the default one.
+// Profiles returns Amazon's profiles, the default one first.
+func Profiles() []Profile {
+	list := slices.Clone(profiles())
+	for i := range list {
+		list[i] = list[i].clone()
+	}
+	return list
+}
+
+// ProfileByName finds one of Amazon's profiles; "" is the default one.
 func ProfileByName(name string) (Profile, bool) {
 	if name == "" {
 		name = DefaultProfile
 	}
-	i := slices.IndexFunc(profiles, func(p Profile) bool { return p.Name == name })
-	if i < 0 {
-		return Profile{}, false
+	for _, p := range profiles() {
+		if p.Name == name {
+			return p.clone(), true
+		}
 	}
-	return profiles[i], true
+	return Profile{}, false
 }
 
-var profiles = []Profile{
-	{
-		Name:  "seed-2020",
-		Title: "Administration guide of September 2020",
-		// Document, "Windows Versions That Are Supported for BYOL". GPT is refused as by the checker of that time (v2.1.1,
-		// facts §4.2 IncompatiblePartitioning).
-		Releases: []Release{
-			{"Windows 10", "1803", 17134, enterpriseOrPro, windows.MBR},
-			{"Windows 10", "1809", 17763, enterpriseOrPro, windows.MBR},
-			{"Windows 10", "1903", 18362, enterpriseOrPro, windows.MBR},
-			{"Windows 10", "1909", 18363, enterpriseOrPro, windows.MBR},
-			{"Windows 10", "2004", 19041, enterpriseOrPro, windows.MBR},
-		},
-		MaxVolumeGiB:     70, // document, Requirements: one volume of 70 GB at most; checker v2.1.1 measures C:
-		MaxDiskGiB:       80, // checker v2.0.6 measures disk 0 (facts §4.2, DiskSizeExceeded)
-		MinFreeGiB:       10, // document, Requirements
-		MinFreeOfficeGiB: 20, // document, Requirements and "Adding Microsoft Office"
-		Source:           `the document, "Requirements" and "Windows Versions That Are Supported for BYOL"; facts §2, §4.2`,
-	},
-	{
-		Name:  "2022",
-		Title: "Administration guide of September 2022",
-		// Facts §2, evolution of the numbers.
-		Releases: []Release{
-			{"Windows 10", "2004", 19041, enterpriseOrPro, windows.MBR},
-			{"Windows 10", "20H2", 19042, enterpriseOrPro, windows.MBR},
-			{"Windows 10", "21H1", 19043, enterpriseOrPro, windows.MBR},
-			{"Windows 10", "21H2", 19044, enterpriseOrPro, windows.MBR},
-		},
-		MaxVolumeGiB:     70, // facts §2: 70 GB in the guides up to 2022
-		MaxDiskGiB:       80, // facts §4.2
-		MinFreeGiB:       10, // facts §4.2, DiskFreeSpace
-		MinFreeOfficeGiB: 20,
-		Source:           "facts §2 (evolution of the numbers) and §4.2",
-	},
-	{
-		Name:  "2026",
-		Title: "Administration guide of 2025 and 2026",
-		// Facts §2 and §14. Windows 10 comes with MBR, Windows 11 with GPT.
-		Releases: []Release{
-			{"Windows 10", "LTSC 2019 (1809)", 17763, ltsc, windows.MBR},
-			{"Windows 10", "LTSC 2021 (21H2)", 19044, ltsc, windows.MBR},
-			{"Windows 10", "22H2", 19045, []string{"Enterprise", "Professional"}, windows.MBR},
-			{"Windows 11", "22H2", 22621, enterprise, windows.GPT},
-			{"Windows 11", "23H2", 22631, enterprise, windows.GPT},
-			{"Windows 11", "24H2", 26100, enterprise, windows.GPT},
-			{"Windows 11", "LTSC 2024 (24H2)", 26100, ltsc, windows.GPT},
-			{"Windows 11", "25H2", 26200, enterprise, windows.GPT},
-		},
-		MaxVolumeGiB:      80, // facts §14
-		MaxDiskGiB:        80, // facts §4.2, §14
-		MinFreeGiB:        20, // facts §14: 20 GB whether Office is asked for or not
-		MinFreeOfficeGiB:  20,
-		AllowMicrosoft365: true, // facts §4.2, OfficeInstalled
-		Source:            "facts §2, §4.2 and §14",
-	},
+// clone is a copy that shares nothing with p.
+func (p Profile) clone() Profile {
+	p.Releases = slices.Clone(p.Releases)
+	for i := range p.Releases {
+		p.Releases[i].Editions = slices.Clone(p.Releases[i].Editions)
+		p.Releases[i].Protocols = slices.Clone(p.Releases[i].Protocols)
+	}
+	p.AllowedPrograms.Value = slices.Clone(p.AllowedPrograms.Value)
+	p.LeaveOut.Value = slices.Clone(p.LeaveOut.Value)
+	return p
 }
 
-// versionNames are the names of Windows builds (facts §4.5). ReleaseId stands at 2009 from 20H2 on and on older builds one can
-// trust neither it nor DisplayVersion alone, so that the build decides.
-var versionNames = map[int]string{
-	10586: "1511", 14393: "1607", 15063: "1703", 16299: "1709", 17134: "1803", 17763: "1809", 18362: "1903", 18363: "1909",
-	19041: "2004", 19042: "20H2", 19043: "21H1", 19044: "21H2", 19045: "22H2",
-	22000: "21H2", 22621: "22H2", 22631: "23H2", 26100: "24H2", 26200: "25H2",
-}
-
-// firstWindows11 is the first build of Windows 11, whose ProductName still says "Windows 10" (facts §4.2, OSNotSupported).
-const firstWindows11 = 22000
+// is reports whether the profile is the one of that name or began as it.
+func (p Profile) is(name string) bool { return p.Name == name || p.Base == name }
 
 // releases returns the profile's releases with a build number.
 func (p Profile) releases(build int) []Release {
@@ -143,3 +118,17 @@ func (p Profile) releases(build int) []Release {
 	}
 	return found
 }
+
+// versionNames are the names of Windows builds (facts §4.5). ReleaseId stands at 2009 from 20H2 on and on older builds one can
+// trust neither it nor DisplayVersion alone, so that the build decides.
+var versionNames = map[int]string{
+	10586: "1511", 14393: "1607", 15063: "1703", 16299: "1709", 17134: "1803", 17763: "1809", 18362: "1903", 18363: "1909",
+	19041: "2004", 19042: "20H2", 19043: "21H1", 19044: "21H2", 19045: "22H2",
+	22000: "21H2", 22621: "22H2", 22631: "23H2", 26100: "24H2", 26200: "25H2",
+}
+
+// firstWindows10 is the build of its first release, version 1507.
+const firstWindows10 = 10240
+
+// firstWindows11 is the first build of Windows 11, whose ProductName still says "Windows 10" (facts §4.2, OSNotSupported).
+const firstWindows11 = 22000

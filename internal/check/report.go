@@ -7,10 +7,12 @@ import (
 	"strconv"
 )
 
-// Options say what a machine is judged for. The zero value is the document's checker: default profile, no Office.
+// Options say what a machine is judged for. The zero value is the document's checker: default profile and process, no Office.
 type Options struct {
-	// Profile names the profile; "" is [DefaultProfile].
-	Profile string
+	// Profile is the requirements; the zero Profile is [DefaultProfile].
+	Profile Profile
+	// Process is what the image is to be ingested as; "" is [DefaultProcess].
+	Process Process
 	// Office: Microsoft Office is to be subscribed to through the service.
 	Office bool
 	// Ingestion is the service's own run while it imports the image: every WARN is FAIL, and so is what is UNKNOWN although the
@@ -23,8 +25,11 @@ type Report struct {
 	// Fit: no check that applies came out FAIL or WARN, and none UNKNOWN but those that may stay open until the guest is asked.
 	Fit bool `json:"fit"`
 	// Open lists the codes that came out UNKNOWN, in the order of the table.
-	Open     []string  `json:"open"`
-	Profile  string    `json:"profile"`
+	Open    []string `json:"open"`
+	Profile string   `json:"profile"`
+	Process Process  `json:"process"`
+	// Notes are sentences about what the profile asks for and no disk tells.
+	Notes    []string  `json:"notes"`
 	Windows  Windows   `json:"windows"`
 	Findings []Finding `json:"findings"`
 }
@@ -82,23 +87,22 @@ const remedyUnknown = "Start the machine, let it settle, and shut it down comple
 // remedyGuest is for checks that only a running Windows can answer.
 const remedyGuest = "Nothing to do on the disk: the running Windows is asked during ingestion."
 
-// Run judges the facts. It does not touch the machine and needs no time worth mentioning. A profile that does not exist leaves
-// every check UNKNOWN; see [ProfileByName]. A nil f is a machine of which nothing is known.
+// Run judges the facts. It does not touch the machine and needs no time worth mentioning. A profile that makes no sense or a
+// process that does not exist leaves every check UNKNOWN; see [LoadProfile]. A nil f is a machine of which nothing is known.
 func Run(f *Facts, opt Options) Report { return run(table, f, opt) }
 
 func run(checks []Check, f *Facts, opt Options) Report {
 	if f == nil {
 		f = &Facts{}
 	}
-	profile, found := ProfileByName(opt.Profile)
-	if !found {
-		profile.Name = opt.Profile
-	}
-	rep := Report{Fit: true, Open: []string{}, Profile: profile.Name, Windows: describe(f), Findings: []Finding{}}
+	p, err := opt.params()
+	rep := Report{Fit: true, Open: []string{}, Profile: printable(p.Profile.Name), Process: p.Process, Notes: p.notes(), Windows: describe(f), Findings: []Finding{}}
 	for _, c := range checks {
-		v := unknown(fmt.Sprintf("This cannot be told: there is no profile named %q.", printable(opt.Profile)))
-		if found {
-			v = c.verdict(f, Params{Profile: profile, Office: opt.Office, Ingestion: opt.Ingestion})
+		v := Verdict{}
+		if err != nil {
+			v = unknown("This cannot be told: " + printable(err.Error()) + ".")
+		} else {
+			v = c.verdict(f, p)
 		}
 		fd := c.finding(f, v, opt)
 		switch fd.Outcome {
@@ -113,9 +117,42 @@ func run(checks []Check, f *Facts, opt Options) Report {
 	return rep
 }
 
+// params makes what the checks may know of the options. An error is why nothing can be judged by them.
+func (o Options) params() (Params, error) {
+	p := Params{Profile: o.Profile, Process: cmp.Or(o.Process, DefaultProcess), Office: o.Office, Ingestion: o.Ingestion}
+	if p.Profile.Name == "" {
+		p.Profile, _ = ProfileByName(DefaultProfile)
+	}
+	if err := p.Profile.valid(); err != nil {
+		return p, fmt.Errorf("profile %q makes no sense: %w", p.Profile.Name, err)
+	}
+	if !p.Process.Known() {
+		err := fmt.Errorf("there is no ingestion process %q", p.Process)
+		p.Process = Process(printable(string(p.Process)))
+		return p, err
+	}
+	return p, nil
+}
+
+// notes says what the profile asks for and nothing on a disk tells.
+func (p Params) notes() []string {
+	pr, notes := p.Profile, []string{}
+	switch {
+	case p.Process.Graphics() && pr.MinGraphicsAlwaysOn.Value > 0:
+		notes = append(notes, fmt.Sprintf("Amazon asks for at least %d AlwaysOn or %d AutoStop WorkSpaces with graphics processors in a Region and month (%s); Berth does not.",
+			pr.MinGraphicsAlwaysOn.Value, pr.MinGraphicsAutoStop.Value, pr.MinGraphicsAlwaysOn.Source))
+	case !p.Process.Graphics() && pr.MinWorkSpaces.Value > 0:
+		notes = append(notes, fmt.Sprintf("Amazon asks for at least %d WorkSpaces in a Region (%s); Berth does not.", pr.MinWorkSpaces.Value, pr.MinWorkSpaces.Source))
+	}
+	return notes
+}
+
 func (c Check) verdict(f *Facts, p Params) Verdict {
-	if c.Profiles != nil && !slices.Contains(c.Profiles, p.Profile.Name) {
+	if c.Profiles != nil && !slices.ContainsFunc(c.Profiles, p.Profile.is) {
 		return notApplicable("Profile " + p.Profile.Name + " does not ask for it.")
+	}
+	if slices.Contains(p.Profile.LeaveOut.Value, c.Code) {
+		return notApplicable("Profile " + p.Profile.Name + " leaves it out (" + p.Profile.LeaveOut.Source + ").")
 	}
 	v := c.judge(f, p)
 	v.Outcome = cmp.Or(v.Outcome, c.Level)

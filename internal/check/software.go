@@ -38,7 +38,7 @@ func judgeOffice(f *Facts, p Params) Verdict {
 	if p.Ingestion && !p.Office {
 		return notApplicable("No Office is subscribed to, and ingestion refuses an installed one only beside a subscription.", on...)
 	}
-	microsoft365 := p.Profile.AllowMicrosoft365
+	microsoft365 := p.Profile.AllowMicrosoft365.Value
 	var found []string
 	var seen []Evidence
 	for _, id := range f.OfficeClickToRun.Value {

@@ -110,6 +110,15 @@ func (k memoryKey) Value(name string) (windows.Value, error) {
 	return v, nil
 }
 
+// named is one of Amazon's profiles.
+func named(name string) Profile {
+	p, ok := ProfileByName(name)
+	if !ok {
+		panic("no profile " + name)
+	}
+	return p
+}
+
 // fitText is a machine that the document would take.
 const fitText = `Windows Registry Editor Version 5.00
 

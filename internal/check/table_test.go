@@ -88,33 +88,13 @@ func TestTable(t *testing.T) {
 	}
 }
 
-func TestProfiles(t *testing.T) {
-	if ProfileNames()[0] != DefaultProfile {
-		t.Errorf("the first profile is %s", ProfileNames()[0])
-	}
-	for _, p := range profiles {
-		if p.Name == "" || p.Title == "" || p.Source == "" || len(p.Releases) == 0 || p.MinFreeGiB == 0 || p.MinFreeOfficeGiB < p.MinFreeGiB || p.MaxVolumeGiB == 0 || p.MaxDiskGiB < p.MaxVolumeGiB {
-			t.Errorf("profile %s is not complete", p.Name)
-		}
-		for _, r := range p.Releases {
-			if versionNames[r.Build] == "" || !strings.Contains(r.Version, versionNames[r.Build]) {
-				t.Errorf("%s: build %d is called %s, the table of versions says %q", p.Name, r.Build, r.Version, versionNames[r.Build])
-			}
-			if len(r.Editions) == 0 || r.Scheme == "" || (r.Build >= firstWindows11) != (r.Windows == "Windows 11") {
-				t.Errorf("%s: release %s is not complete", p.Name, r.Version)
-			}
-		}
-	}
-	if p, ok := ProfileByName(""); !ok || p.Name != DefaultProfile {
-		t.Errorf("no name is profile %s, %v", p.Name, ok)
-	}
-	if _, ok := ProfileByName("2021"); ok {
-		t.Error("there is a profile 2021")
+// TestDocs keeps docs/checks.md what the table says.
+func TestDocs(t *testing.T) {
+	golden(t, "../../docs/checks.md", markdown())
+	if _, err := LoadProfile([]byte(acmeDoc)); err != nil {
+		t.Errorf("the sample profile: %v", err)
 	}
 }
-
-// TestDocs keeps docs/checks.md what the table says.
-func TestDocs(t *testing.T) { golden(t, "../../docs/checks.md", markdown()) }
 
 func markdown() string {
 	var b strings.Builder
@@ -144,17 +124,49 @@ func markdown() string {
 	p("")
 	p("Sizes are GiB; where Amazon writes GB it means these.")
 	p("")
-	p("| profile | C: at most | disk at most | free at least | with Office | Microsoft 365 apps | source |")
-	p("|---|---|---|---|---|---|---|")
-	for _, pr := range profiles {
-		p("| `%s` %s | %d | %d | %d | %d | %s | %s |", pr.Name, pr.Title, pr.MaxVolumeGiB, pr.MaxDiskGiB, pr.MinFreeGiB, pr.MinFreeOfficeGiB, allowed(pr.AllowMicrosoft365), pr.Source)
+	p("| requirement |%s", strings.Repeat(" |", len(profiles())))
+	p("|---|%s", strings.Repeat("---|", len(profiles())))
+	row := func(what string, cell func(Profile) (string, string)) {
+		line := "| " + what + " |"
+		for _, pr := range profiles() {
+			value, source := cell(pr)
+			line += " " + value + " <sub>" + markdownText(source) + "</sub> |"
+		}
+		p("%s", line)
 	}
+	row("profile", func(pr Profile) (string, string) { return "`" + pr.Name + "`", pr.Title })
+	for _, n := range []struct {
+		what string
+		of   func(Profile) Requirement[int]
+	}{
+		{"C: at most", func(p Profile) Requirement[int] { return p.MaxVolumeGiB }},
+		{"disk at most", func(p Profile) Requirement[int] { return p.MaxDiskGiB }},
+		{"free at least", func(p Profile) Requirement[int] { return p.MinFreeGiB }},
+		{"free with Office", func(p Profile) Requirement[int] { return p.MinFreeOfficeGiB }},
+		{"Windows PowerShell at least", func(p Profile) Requirement[int] { return p.MinPowerShell }},
+		{"WorkSpaces at least (not checked)", func(p Profile) Requirement[int] { return p.MinWorkSpaces }},
+		{"with graphics, AlwaysOn (not checked)", func(p Profile) Requirement[int] { return p.MinGraphicsAlwaysOn }},
+		{"with graphics, AutoStop (not checked)", func(p Profile) Requirement[int] { return p.MinGraphicsAutoStop }},
+	} {
+		row(n.what, func(p Profile) (string, string) { r := n.of(p); return fmt.Sprint(r.Value), r.Source })
+	}
+	row("language", func(p Profile) (string, string) { return p.Language.Value, p.Language.Source })
+	row("Microsoft 365 apps", func(p Profile) (string, string) {
+		return allowed(p.AllowMicrosoft365.Value), p.AllowMicrosoft365.Source
+	})
 	p("")
-	p("| profile | Windows | build | editions (EditionID) | partition table |")
-	p("|---|---|---|---|---|")
-	for _, pr := range profiles {
+	p("A profile of your own is a file for `berth check --profile-file`: a name, one of these as its base, and what differs, each with its source.")
+	p("What is left out is NOT_APPLICABLE, programs that are allowed are named by how their display names begin.")
+	p("")
+	p("```json")
+	p("%s", acmeDoc)
+	p("```")
+	p("")
+	p("| profile | Windows | build | editions (EditionID) | partition table | firmware | protocols |")
+	p("|---|---|---|---|---|---|---|")
+	for _, pr := range profiles() {
 		for _, r := range pr.Releases {
-			p("| `%s` | %s %s | %d | %s | %s |", pr.Name, r.Windows, r.Version, r.Build, strings.Join(r.Editions, ", "), r.Scheme)
+			p("| `%s` | %s %s | %d | %s | %s | %s%s | %s |", pr.Name, r.Windows, r.Version, r.Build, strings.Join(r.Editions, ", "), r.Scheme, r.Firmware, tpm(r), protocols(r))
 		}
 	}
 	for _, c := range table {
@@ -168,7 +180,13 @@ func markdown() string {
 		if len(c.Profiles) > 0 {
 			p("- Profiles: %s", strings.Join(c.Profiles, ", "))
 		}
+		if c.Applies != "" {
+			p("- Applies to: %s", markdownText(c.Applies))
+		}
 		p("- Source: %s", c.Source)
+		if c.Evaluation != "" {
+			p("- Evaluation: %s", markdownText(c.Evaluation))
+		}
 		p("- Fixable on the disk: %s", yes(c.Fixable))
 		was := "- "
 		for step := range strings.SplitSeq(c.Remedy, "\n") {
@@ -201,6 +219,30 @@ func yes(b bool) string {
 	return "no"
 }
 
+func tpm(r Release) string {
+	if r.TPM {
+		return ", TPM"
+	}
+	return ""
+}
+
+func protocols(r Release) string {
+	var list []string
+	for _, p := range r.Protocols {
+		list = append(list, string(p))
+	}
+	return strings.Join(list, ", ")
+}
+
+// acmeDoc is the sample of docs/checks.md; TestDocs reads it.
+const acmeDoc = `{
+  "name": "acme-2026",
+  "base": "2026",
+  "minFreeGiB": {"value": 30, "source": "ACME desktop standard 4.2"},
+  "minFreeOfficeGiB": {"value": 30, "source": "ACME desktop standard 4.2"},
+  "leaveOut": {"value": ["VMWareToolsInstalled"], "source": "they go with the first update"}
+}`
+
 func allowed(b bool) string {
 	if b {
 		return "allowed"
@@ -226,7 +268,7 @@ func TestLanguages(t *testing.T) {
 	if len(slices.Compact(names)) != len(languages) {
 		t.Error("a name is there twice")
 	}
-	if got := languageName(0x0409); got != english {
+	if got := languageName(0x0409); got != "en-US" {
 		t.Errorf("0409 is %s", got)
 	}
 	if got := languageName(0x1234); got != "language 1234" {

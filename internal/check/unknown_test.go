@@ -272,12 +272,19 @@ func TestGuestOnly(t *testing.T) {
 	}
 }
 
-func TestNoSuchProfile(t *testing.T) {
-	r := Run(Collect(context.Background(), fit(t)), Options{Profile: "seed-1999"})
-	if r.Fit || r.ExitCode() != ExitUnreadable || len(r.Open) != len(table) {
-		t.Errorf("fit %v, exit %d, open %v", r.Fit, r.ExitCode(), r.Open)
-	}
-	if r := Run(Collect(context.Background(), fit(t)), Options{Profile: "seed-1999", Ingestion: true}); r.ExitCode() != ExitUnfit {
-		t.Errorf("ingestion: exit %d", r.ExitCode())
+// TestBadOptions: with a profile that makes no sense, or a process that does not exist, nothing passes.
+func TestBadOptions(t *testing.T) {
+	empty, negative := Profile{Name: "acme"}, named("2026")
+	negative.MinFreeGiB.Value = -1
+	for name, opt := range map[string]Options{"empty profile": {Profile: empty}, "bad number": {Profile: negative}, "process": {Process: "BYOL_LARGE\x1b"}} {
+		r := Run(Collect(context.Background(), fit(t)), opt)
+		if r.Fit || r.ExitCode() != ExitUnreadable || len(r.Open) != len(table) {
+			t.Errorf("%s: fit %v, exit %d, open %v", name, r.Fit, r.ExitCode(), r.Open)
+		}
+		prints(t, r)
+		opt.Ingestion = true
+		if r := Run(Collect(context.Background(), fit(t)), opt); r.ExitCode() != ExitUnfit {
+			t.Errorf("%s, ingestion: exit %d", name, r.ExitCode())
+		}
 	}
 }

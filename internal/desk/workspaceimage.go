@@ -345,7 +345,9 @@ func (d *Desk) inspectImage(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	report, err := image.Inspect(ctx, d.snapshotFile(r.SnapshotID), check.Options{Profile: d.cfg.Profile, Office: len(r.Applications) > 0, Ingestion: true})
+	profile, _ := check.ProfileByName(d.cfg.Profile) // identify has refused one that does not exist
+	report, err := image.Inspect(ctx, d.snapshotFile(r.SnapshotID),
+		check.Options{Profile: profile, Process: check.Process(r.IngestionProcess), Office: len(r.Applications) > 0, Ingestion: true})
 	var f *image.Failure
 	if errors.As(err, &f) {
 		return &failure{Code: "UnknownError", Message: f.StatusMessage, Details: []failure{{Code: "UnknownError", Message: f.StatusMessage}}}
