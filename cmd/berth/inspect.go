@@ -11,7 +11,7 @@ import (
 
 type inspectCmd struct {
 	File   string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2 or a raw disk. It is only read."`
-	Verify bool   `help:"Read the whole file and compare it with the digests of the OVA's manifest."`
+	Verify bool   `help:"Read the whole export and compare it with the digests in the manifest of its OVA or OVF."`
 	Format string `help:"What the file is (${formats}), where its content could be taken for something else." placeholder:"NAME"`
 	Output string `help:"text or json." enum:"text,json" default:"text" short:"o"`
 }

@@ -46,13 +46,13 @@ type Fact[T any] struct {
 
 // Container is the exported file.
 type Container struct {
-	// Format is OVA, or the format of the only disk.
+	// Format is OVA, OVF, or the format of the only disk.
 	Format string `json:"format"`
 	// Integrity is "verified", "unverified" (the digests of the manifest were not compared), "damaged" (they do not agree) or
 	// "no manifest" (there is nothing to compare with). IntegrityWhy says more about the last two.
 	Integrity    Integrity `json:"integrity"`
 	IntegrityWhy string    `json:"integrityWhy,omitempty"`
-	// Hardware is what an OVA's descriptor says of the machine; null for other formats.
+	// Hardware is what the descriptor of an OVA or OVF says of the machine; null for other formats.
 	Hardware *Hardware `json:"hardware"`
 }
 
@@ -221,7 +221,7 @@ type InspectionOptions struct {
 func NewInspection(ctx context.Context, env *disk.Envelope, opt InspectionOptions) (*Inspection, error) {
 	i := &Inspection{Disks: []Disk{}, Windows: []Windows{}, Suspicious: []Suspicion{}, Warnings: []string{}}
 	i.Container.Format = env.Format
-	if env.Format == "OVA" {
+	if env.Format == "OVA" || env.Format == "OVF" {
 		h := Hardware(env.Hardware)
 		i.Container.Hardware = &h
 	}
@@ -262,10 +262,7 @@ func NewInspection(ctx context.Context, env *disk.Envelope, opt InspectionOption
 func (i *Inspection) verify(ctx context.Context, env *disk.Envelope, verify bool) error {
 	c := &i.Container
 	if !verify {
-		// Verify with a context that has ended reads nothing, and still tells whether there is a manifest.
-		ended, end := context.WithCancel(ctx)
-		end()
-		if c.Integrity = Unverified; errors.Is(env.Verify(ended), disk.ErrNoManifest) {
+		if c.Integrity = Unverified; !env.HasManifest() {
 			c.Integrity = NoManifest
 		}
 		return nil
@@ -276,7 +273,7 @@ func (i *Inspection) verify(ctx context.Context, env *disk.Envelope, verify bool
 	case err == nil:
 		c.Integrity = Verified
 	case errors.Is(err, disk.ErrNoManifest):
-		c.Integrity, c.IntegrityWhy = NoManifest, "only an OVA has digests, and not every OVA"
+		c.Integrity, c.IntegrityWhy = NoManifest, "only OVAs and OVFs bring digests along, and not all of them"
 	case errors.As(err, &refused):
 		c.Integrity, c.IntegrityWhy = Broken, refused.Error()
 	default:
