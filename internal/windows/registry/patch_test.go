@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"www.velocidex.com/golang/regparser"
+
 	"berth/internal/windows"
 )
 
@@ -36,12 +38,17 @@ func TestPatchRealHive(t *testing.T) {
 	before := bytes.Clone(b)
 	h := openBytes(t, b, logOf("LOG1", realHive(t, "SYSTEM_B.LOG1")), logOf("LOG2", realHive(t, "SYSTEM_B.LOG2")))
 	want, _ := wholeTree(t, h)
+	const power = `ControlSet001\Control\Session Manager\Power`
+	const manager = `ControlSet001\Control\Session Manager`
+	at := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 	edits := []Edit{
 		{Key: `ControlSet001\Services\storahci`, Value: NewDWORD("start", 0)},
-		{Key: `ControlSet001\Control\Session Manager\Power`, Value: NewDWORD("HiberbootEnabled", 0)},
+		{Key: power, Value: NewDWORD("HiberbootEnabled", 0), At: at},
 		{Key: `ControlSet001\Control\ComputerName\ComputerName`, Value: NewSZ("ComputerName", strings.Repeat("BERTH", 20))},
-		{Key: `ControlSet001\Control\Session Manager`, Value: windows.Value{Name: "Added", Type: windows.RegBinary, Data: bytes.Repeat([]byte{7}, 3000)}},
+		{Key: manager, Value: windows.Value{Name: "Added", Type: windows.RegBinary, Data: bytes.Repeat([]byte{7}, 3000)}},
 		{Key: `Setup`, Value: NewDWORD("", 5)},
+		{Key: manager, Value: windows.Value{Name: "bootexecute"}, Delete: true},
+		{Key: `Select`, Value: windows.Value{Name: "LastKnownGood"}, Delete: true, At: at},
 	}
 	patches, err := h.Patch(edits...)
 	if err != nil {
@@ -51,11 +58,19 @@ func TestPatchRealHive(t *testing.T) {
 		t.Fatal("the source was written to")
 	}
 	for _, x := range edits {
-		v := x.Value
-		if old, ok := want.Key(x.Key).Value(v.Name); ok {
+		k, v := want.Key(x.Key), x.Value
+		old, ok := k.Value(v.Name)
+		if ok {
 			v.Name = old.Name
 		}
-		want.Key(x.Key).Set(v)
+		if !x.Delete {
+			k.Set(v)
+			continue
+		}
+		if !ok {
+			t.Errorf("there is no %s to delete", v.Name)
+		}
+		k.Values = slices.DeleteFunc(k.Values, func(v windows.Value) bool { return v.Name == old.Name })
 	}
 	after := apply(t, b, patches)
 	file := filepath.Join(t.TempDir(), "hive")
@@ -70,7 +85,58 @@ func TestPatchRealHive(t *testing.T) {
 	if edited.base.seq1 != 2131 {
 		t.Errorf("sequence number %d, want the one after the last entry, 2130", edited.base.seq1)
 	}
-	t.Logf("%d patches", len(patches))
+	if got, _ := wholeTree(t, edited); !sameTree(got, want, map[string]time.Time{power: at, "Select": at}) {
+		t.Error("another tree")
+	}
+	n := compareRegparser(t, "", want, regparserRoot(t, after))
+	t.Logf("%d patches; regparser read %d values", len(patches), n)
+}
+
+// regparserRoot opens a hive with regparser, a reader by other people.
+func regparserRoot(t testing.TB, hive []byte) *regparser.CM_KEY_NODE {
+	t.Helper()
+	r, err := regparser.NewRegistry(bytes.NewReader(hive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.OpenKey("")
+}
+
+// compareRegparser holds a tree against what regparser reads, and counts the values. It has two defects that are passed over: data of one to
+// three bytes comes as four, and not all long data comes whole. Names come as they are stored.
+func compareRegparser(t testing.TB, path string, n *Node, x *regparser.CM_KEY_NODE) (values int) {
+	t.Helper()
+	is := func(stored, name string) bool {
+		return stored == name || decodeUTF16([]byte(stored)) == name || storedText([]byte(stored), true) == name
+	}
+	list := x.Values()
+	if len(list) != len(n.Values) {
+		t.Fatalf("%s: %d values, regparser reads %d", path, len(n.Values), len(list))
+	}
+	for i, v := range n.Values {
+		values++
+		got := list[i].ValueData()
+		if !is(list[i].ValueName(), v.Name) || got.Type != v.Type {
+			t.Errorf("%s: value %q of type %d, regparser reads %q of type %d", path, v.Name, v.Type, list[i].ValueName(), got.Type)
+		}
+		if int(list[i].DataSize()) != len(v.Data) || len(v.Data) <= segmentSize && len(v.Data) > 0 && !bytes.HasPrefix(got.Data, v.Data) {
+			t.Errorf("%s: value %q: %x, regparser reads %x", path, v.Name, v.Data, got.Data)
+		}
+	}
+	if len(n.Keys) == 0 {
+		return values
+	}
+	keys := x.Subkeys()
+	if len(keys) != len(n.Keys) {
+		t.Fatalf("%s: %d keys, regparser reads %d", path, len(n.Keys), len(keys))
+	}
+	for i, k := range n.Keys {
+		if !is(keys[i].Name(), k.Name) {
+			t.Fatalf("%s: key %q, regparser reads %q", path, k.Name, keys[i].Name())
+		}
+		values += compareRegparser(t, path+`\`+k.Name, k, keys[i])
+	}
+	return values
 }
 
 // Any length may follow any other, in any order, and what else is in the hive stays.
@@ -207,6 +273,7 @@ func TestPatchDeletes(t *testing.T) {
 			t.Fatal(err)
 		}
 		compareTree(t, fmt.Sprint(names), want, hivexml(t, file), after)
+		compareRegparser(t, "", want, regparserRoot(t, after))
 		stamped.Key(`a\b`).Values, stamped.Key("one").Values = k.Values, nil
 		h = openBytes(t, after)
 		if got, _ := wholeTree(t, h); !sameTree(got, stamped, map[string]time.Time{`a\b`: at}) {
