@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 	"github.com/aws/smithy-go"
 
+	"berth/internal/compute/computetest"
 	"berth/internal/phony"
 )
 
@@ -254,7 +255,7 @@ func TestTheAWSCLIMakesDesktops(t *testing.T) {
 	}}})
 	run(nil, "workspaces", "terminate-workspaces", "--terminate-workspace-requests", `[{"WorkspaceId":"`+ws+`"}]`)
 	st.state(t, ws, types.WorkspaceStateTerminated)
-	if left := machinesOf(t, s.data); len(left) != 0 {
+	if left := computetest.Processes(t, s.data); len(left) != 0 {
 		t.Errorf("machines outlived their WorkSpace: %v", left)
 	}
 }

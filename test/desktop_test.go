@@ -14,6 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 	"github.com/aws/smithy-go"
+
+	"berth/internal/compute/computetest"
 )
 
 // bundleOf is a sound request for a bundle: one VALUE desktop with the least volumes.
@@ -255,7 +257,7 @@ func (s *story) launch(t *testing.T) {
 			return errorOf(w.CreateWorkspaces(t.Context(), &workspaces.CreateWorkspacesInput{Workspaces: []types.WorkspaceRequest{}}))
 		}},
 	})
-	if left := machinesOf(t, s.data); len(left) != 0 {
+	if left := computetest.Processes(t, s.data); len(left) != 0 {
 		t.Errorf("refused requests made machines: %v", left)
 	}
 	// One call with three requests: each is taken or refused on its own.
@@ -287,7 +289,7 @@ func (s *story) launch(t *testing.T) {
 	if q := ada.WorkspaceProperties; q.RunningMode != types.RunningModeAutoStop || aws.ToInt32(q.RunningModeAutoStopTimeoutInMinutes) != 60 || q.ComputeTypeName != types.ComputeValue || aws.ToInt32(q.RootVolumeSizeGib) != 80 || aws.ToInt32(q.UserVolumeSizeGib) != 10 {
 		t.Errorf("its properties are %+v", q)
 	}
-	if got := machinesOf(t, s.data); len(got) != 1 {
+	if got := computetest.Processes(t, s.data); len(got) != 1 {
 		t.Errorf("one WorkSpace has the machines %v", got)
 	}
 	s.desktopPicture(t)
@@ -384,7 +386,7 @@ func (s *story) operate(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.state(t, s.workspace, types.WorkspaceStateStopped)
-	if got := machinesOf(t, s.data); len(got) != 0 {
+	if got := computetest.Processes(t, s.data); len(got) != 0 {
 		t.Errorf("a stopped WorkSpace has the machines %v", got)
 	}
 	refuse(t, []refusal{
@@ -399,13 +401,13 @@ func (s *story) operate(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.state(t, s.workspace, types.WorkspaceStateAvailable)
-	before := machinesOf(t, s.data)
+	before := computetest.Processes(t, s.data)
 	if err := s.reboot(t, s.workspace)(); err != nil {
 		t.Fatal(err)
 	}
 	s.state(t, s.workspace, types.WorkspaceStateAvailable)
-	if len(before) != 1 || len(machinesOf(t, s.data)) != 1 {
-		t.Errorf("machines before and after a reboot: %v, %v", before, machinesOf(t, s.data))
+	if len(before) != 1 || len(computetest.Processes(t, s.data)) != 1 {
+		t.Errorf("machines before and after a reboot: %v, %v", before, computetest.Processes(t, s.data))
 	}
 	s.desktopPicture(t)
 }
@@ -487,7 +489,7 @@ func (s *story) takeDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.state(t, s.workspace, types.WorkspaceStateTerminated)
-	if got := machinesOf(t, s.data); len(got) != 0 {
+	if got := computetest.Processes(t, s.data); len(got) != 0 {
 		t.Errorf("machines outlived their WorkSpaces: %v", got)
 	}
 	if err := errorOf(s.workspaces.DeregisterWorkspaceDirectory(t.Context(), &workspaces.DeregisterWorkspaceDirectoryInput{DirectoryId: &s.directory})); err != nil {

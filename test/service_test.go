@@ -1,7 +1,6 @@
 package test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -31,6 +30,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	"github.com/aws/smithy-go"
 
+	"berth/internal/compute/computetest"
 	"berth/internal/phony"
 	"berth/testdata/machines"
 )
@@ -132,33 +132,13 @@ func stop(t *testing.T, cmd *exec.Cmd, ended chan error, data, logFile string) {
 		t.Error("the service did not end")
 		cmd.Process.Kill() //nolint:errcheck // there is no more that can be done
 	}
-	if left := machinesOf(t, data); len(left) > 0 {
+	if left := computetest.Processes(t, data); len(left) > 0 {
 		t.Errorf("machines outlived the service: %v", left)
 	}
 	if t.Failed() {
 		b, err := os.ReadFile(logFile)
 		t.Logf("the service's log (%v):\n%s", err, b[max(0, len(b)-20_000):])
 	}
-}
-
-// machinesOf lists the QEMU processes that belong to a data folder.
-func machinesOf(t *testing.T, data string) (pids []string) {
-	t.Helper()
-	data, err := filepath.EvalSymlinks(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err == nil && bytes.Contains(b, []byte("qemu-system")) && bytes.Contains(b, []byte(data)) {
-			pids = append(pids, strings.Split(f, "/")[2])
-		}
-	}
-	return pids
 }
 
 // key is what admin.json holds.

@@ -80,6 +80,21 @@ func (c *volumeFlags) files(found *offline.Found) (fs.FS, error) {
 	return found.Files(d, n)
 }
 
+// enter opens the export and the file system that is meant, and makes p a path in it. The envelope is to be closed.
+func (c *volumeFlags) enter(p string) (env *disk.Envelope, files fs.FS, name string, err error) {
+	if name, err = insidePath(p); err != nil {
+		return nil, nil, "", err
+	}
+	env, found, err := c.open()
+	if err != nil {
+		return nil, nil, "", err
+	}
+	if files, err = c.files(found); err != nil {
+		return nil, nil, "", errors.Join(absent(err), env.Close())
+	}
+	return env, files, name, nil
+}
+
 // insidePath turns a path as people write it (C:\Windows, /Windows, Windows/System32) into one of io/fs. ".." never leads out of
 // the volume.
 func insidePath(p string) (string, error) {
@@ -137,19 +152,11 @@ type listed struct {
 }
 
 func (c lsCmd) Run(ctx context.Context) error {
-	env, found, err := c.open()
+	env, files, name, err := c.enter(c.Path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = env.Close() }() // only read
-	files, err := c.files(found)
-	if err != nil {
-		return absent(err)
-	}
-	name, err := insidePath(c.Path)
-	if err != nil {
-		return err
-	}
 	return absent(c.list(ctx, os.Stdout, files, name))
 }
 
@@ -257,19 +264,11 @@ Exit codes: 0; 1 there is no such file; 2 it could not be read or written.`
 }
 
 func (c catCmd) Run(ctx context.Context) error {
-	env, found, err := c.open()
+	env, files, name, err := c.enter(c.Path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = env.Close() }() // only read
-	files, err := c.files(found)
-	if err != nil {
-		return absent(err)
-	}
-	name, err := insidePath(c.Path)
-	if err != nil {
-		return err
-	}
 	f, err := files.Open(name)
 	if err != nil {
 		return absent(err)

@@ -239,6 +239,43 @@ func TestBareOVF(t *testing.T) {
 	if stdout, stderr, code := berth(t, "cat", descriptors[0], "strange/Grüße.txt"); code != 0 || stdout != "Grüße" {
 		t.Errorf("exit code %d\n%s\n%s", code, stdout, stderr)
 	}
+	// The manifest beside it is compared as an OVA's is.
+	verify := func(want string) {
+		t.Helper()
+		if stdout, stderr, code := berth(t, "inspect", "--verify", descriptors[0]); code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("exit code %d, want %q\n%s\n%s", code, want, stdout, stderr)
+		}
+	}
+	verify("verified: all digests agree")
+	disks, err := filepath.Glob(filepath.Join(dir, "*.vmdk"))
+	if err != nil || len(disks) != 1 {
+		t.Fatal(disks, err)
+	}
+	f, err := os.OpenFile(disks[0], os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(make([]byte, 512)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	manifests, err := filepath.Glob(filepath.Join(dir, "*.mf"))
+	if err != nil || len(manifests) != 1 {
+		t.Fatal(manifests, err)
+	}
+	verify("DAMAGED")
+	if err := os.Remove(manifests[0]); err != nil {
+		t.Fatal(err)
+	}
+	verify("none: whether the file is whole cannot be told")
+}
+
+func TestFormatsThatCanBeLookedInto(t *testing.T) {
+	if look, all := formatNames(false), formatNames(true); look != "OVA, OVF, QCOW2, VMDK, VHDX, VHD, RAW" || all != "OVA, OVF, QCOW2, VMDK, VHDX, GZIP, XZ, VHD, RAW" {
+		t.Errorf("%s; to copy: %s", look, all)
+	}
 }
 
 func TestCatWritesFiles(t *testing.T) {

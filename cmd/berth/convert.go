@@ -15,7 +15,7 @@ type convertCmd struct {
 	File    string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2, or a raw disk, as it is or in gzip or xz. It is only read."`
 	Out     string `arg:"" type:"path" help:"The raw disk to write. There must be no such file yet."`
 	Disk    int    `help:"Which disk of an OVA that has several, from 1 on." placeholder:"N"`
-	Format  string `help:"What the file is (${formats}), where its content could be taken for something else." placeholder:"NAME"`
+	Format  string `help:"What the file is (${copyFormats}), where its content could be taken for something else." placeholder:"NAME"`
 	Durable bool   `help:"End only when the copy has reached the disk, so that it survives a power cut."`
 }
 

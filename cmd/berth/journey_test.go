@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"net/url"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 
+	"berth/internal/compute/computetest"
 	"berth/internal/desk"
 	"berth/internal/phony"
 )
@@ -67,31 +67,11 @@ func service(t *testing.T) (data string, s *supervised) {
 		if err := s.stop(); err != nil {
 			t.Error(err)
 		}
-		if left := machinesOf(t, data); len(left) > 0 {
+		if left := computetest.Processes(t, data); len(left) > 0 {
 			t.Errorf("machines outlived the service: %v", left)
 		}
 	})
 	return data, s
-}
-
-// machinesOf lists the QEMU processes that belong to a data folder.
-func machinesOf(t *testing.T, data string) (pids []string) {
-	t.Helper()
-	data, err := filepath.EvalSymlinks(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err == nil && bytes.Contains(b, []byte("qemu-system")) && bytes.Contains(b, []byte(data)) {
-			pids = append(pids, strings.Split(f, "/")[2])
-		}
-	}
-	return pids
 }
 
 // TestTheServiceIsKilledTenTimes takes a VM through the eight steps while the service is killed (kill -9) at ten points, and
@@ -151,7 +131,7 @@ func TestTheServiceIsKilledTenTimes(t *testing.T) {
 	j.nothingTwice(t)
 
 	// A desktop runs on while the service is away, and is found again as it is. A second run finds everything else.
-	before, running := j.workspace, machinesOf(t, data)
+	before, running := j.workspace, computetest.Processes(t, data)
 	if err := s.process.Load().Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -164,13 +144,13 @@ func TestTheServiceIsKilledTenTimes(t *testing.T) {
 		t.Errorf("the second run made another WorkSpace: %s, %s", before, again.workspace)
 	}
 	again.nothingTwice(t)
-	if now := machinesOf(t, data); !slices.Equal(now, running) {
+	if now := computetest.Processes(t, data); !slices.Equal(now, running) {
 		t.Errorf("the desktop's QEMU was %v before the service was killed, and is %v", running, now)
 	}
 	if err := again.takeDown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := machinesOf(t, data); len(left) > 0 {
+	if left := computetest.Processes(t, data); len(left) > 0 {
 		t.Errorf("machines outlived their WorkSpace: %v", left)
 	}
 }
@@ -218,7 +198,7 @@ func (j *journey) nothingTwice(t *testing.T) {
 	one("directories", len(dirs.Directories), err)
 	desktops, err := c.workspaces.DescribeWorkspaces(ctx, &workspaces.DescribeWorkspacesInput{})
 	one("WorkSpaces", len(desktops.Workspaces), err)
-	one("QEMU processes", len(machinesOf(t, j.data)), nil)
+	one("QEMU processes", len(computetest.Processes(t, j.data)), nil)
 	for dir, want := range map[string]int{"imports": 0, "snapshots": 1, "images": 1} {
 		es, err := os.ReadDir(filepath.Join(j.data, dir))
 		if err != nil || len(es) != want {

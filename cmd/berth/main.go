@@ -55,7 +55,7 @@ func newParser(c *cli) (*kong.Kong, error) {
 		kong.Name("berth"),
 		kong.Description("Berth gives your own, licensed Windows a berth: desktops behind the Amazon WorkSpaces API, on your own hardware.\n\nBegin with \"berth up\", which shows the whole process on a sample."),
 		kong.Configuration(loadConfiguration, "/etc/berth.json"),
-		kong.Vars{"profiles": strings.Join(check.ProfileNames(), ", "), "profile": check.DefaultProfile, "formats": formatNames(), "sample": phony.Base, "samples": sampleNames()},
+		kong.Vars{"profiles": strings.Join(check.ProfileNames(), ", "), "profile": check.DefaultProfile, "formats": formatNames(false), "copyFormats": formatNames(true), "sample": phony.Base, "samples": sampleNames()},
 		kong.ShortUsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 80}),
 		kong.ExplicitGroups([]kong.Group{{Key: "account", Title: "The account:"}, {Key: "network", Title: "Network:"}, {Key: "machines", Title: "Desktops:"}, {Key: "log", Title: "Log:"}}),
@@ -93,11 +93,13 @@ func run(args []string) int {
 	}
 }
 
-// formatNames are the formats that a disk can be said to be of.
-func formatNames() string {
+// formatNames are the formats that a disk can be said to be of; with sequential, those too that can only be copied.
+func formatNames(sequential bool) string {
 	var names []string
 	for _, f := range disk.Formats() {
-		names = append(names, f.Name)
+		if sequential || !f.Sequential {
+			names = append(names, f.Name)
+		}
 	}
 	return strings.Join(names, ", ")
 }

@@ -24,21 +24,23 @@ type Format struct {
 	detect func(src Source) bool
 	// open reads a file that was detected.
 	open func(f *file, opt Options) (*Envelope, error)
+	// Sequential says that its disks can only be copied from their beginning to their end (Options.Sequential).
+	Sequential bool
 }
 
 // Formats are the formats that Open knows, in the order in which it looks for them: first those that are known by how the
 // file begins, then by how it ends, then raw, which has no mark of its own.
 func Formats() []Format {
 	return []Format{
-		{"OVA", isOVA, openOVA},
-		{"OVF", isOVF, openOVF},
-		{"QCOW2", isQCOW2, openQCOW2},
-		{"VMDK", isVMDK, openVMDK},
-		{"VHDX", isVHDX, openVHDX},
-		{"GZIP", isGzip, openGzip},
-		{"XZ", isXZ, openXZ},
-		{"VHD", isVHD, openVHD},
-		{"RAW", isRaw, openRaw},
+		{"OVA", isOVA, openOVA, false},
+		{"OVF", isOVF, openOVF, false},
+		{"QCOW2", isQCOW2, openQCOW2, false},
+		{"VMDK", isVMDK, openVMDK, false},
+		{"VHDX", isVHDX, openVHDX, false},
+		{"GZIP", isGzip, openGzip, true},
+		{"XZ", isXZ, openXZ, true},
+		{"VHD", isVHD, openVHD, false},
+		{"RAW", isRaw, openRaw, false},
 	}
 }
 

@@ -19,9 +19,6 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// onlyCopied are the formats whose disks can only be copied: this file is about them.
-var onlyCopied = map[string]bool{"GZIP": true, "XZ": true}
-
 // compressed is what a compressor that is installed makes of data.
 func compressed(t testing.TB, data []byte, command ...string) []byte {
 	t.Helper()
