@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -85,7 +86,8 @@ func diskOfWindows(b *testing.B, path string, size, data int64) {
 }
 
 // BenchmarkConvert makes sparse raw files of disks with 512 MiB of data, by turns with CopyFile and with qemu-img, and reports
-// how much of qemu-img's time CopyFile takes (x-qemu-img), and of its processor time, which depends less on what else runs. The bars are 1.0, for streamOptimized and VHDX 0.4.
+// how much of qemu-img's time CopyFile takes (x-qemu-img: the median), and of its processor time, which depends less on what else
+// runs. The bars are 1.0, for streamOptimized and VHDX 0.4.
 func BenchmarkConvert(b *testing.B) {
 	const data = 512 << 20
 	dir := b.TempDir()
@@ -112,6 +114,7 @@ func BenchmarkConvert(b *testing.B) {
 					defer os.Remove(file)
 				}
 				var own, other, ownCPU, otherCPU time.Duration
+				var ratios []float64
 				for b.Loop() {
 					ownCPU -= processor(b, syscall.RUSAGE_SELF)
 					otherCPU -= processor(b, syscall.RUSAGE_CHILDREN)
@@ -120,13 +123,14 @@ func BenchmarkConvert(b *testing.B) {
 					if err == nil {
 						err = errors.Join(CopyFile(b.Context(), ours, e.Disks[0], false, nil), e.Close())
 					}
-					own += time.Since(begun)
+					mine := time.Since(begun)
 					if err != nil {
 						b.Fatal(err)
 					}
 					begun = time.Now()
 					qemuImg(b, "convert", "-f", qemuFormat[v.format], "-O", "raw", file, theirs)
-					other += time.Since(begun)
+					qemus := time.Since(begun)
+					own, other, ratios = own+mine, other+qemus, append(ratios, mine.Seconds()/qemus.Seconds())
 					ownCPU += processor(b, syscall.RUSAGE_SELF)
 					otherCPU += processor(b, syscall.RUSAGE_CHILDREN)
 					b.ReportMetric(float64(stored(b, ours))/float64(stored(b, theirs)), "x-stored")
@@ -137,8 +141,17 @@ func BenchmarkConvert(b *testing.B) {
 				n := float64(b.N)
 				b.ReportMetric(own.Seconds()/n, "own-s")
 				b.ReportMetric(other.Seconds()/n, "qemu-img-s")
-				b.ReportMetric(own.Seconds()/other.Seconds(), "x-qemu-img")
+				slices.Sort(ratios)
+				median, bar, word := ratios[len(ratios)/2], 1.0, "held"
+				if v.format == "VHDX" || v.subFormat == "streamOptimized" {
+					bar = 0.4
+				}
+				if median > bar {
+					word = "MISSED"
+				}
+				b.ReportMetric(median, "x-qemu-img")
 				b.ReportMetric(ownCPU.Seconds()/otherCPU.Seconds(), "x-qemu-img-CPU")
+				b.Logf("bar of %.1f of qemu-img's time: %.2f, %s", bar, median, word)
 			})
 		}
 		if err := os.Remove(raw); err != nil {
