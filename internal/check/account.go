@@ -10,31 +10,41 @@ import (
 var accountChecks = []Check{
 	{
 		Code: "WorkspacesBYOLAccountNotFound", ReportAs: "WorkspacesBYOLAccountNotFound", Level: Warn, DecidedIn: OnDisk,
-		Title:  "The local account WorkSpaces_BYOL exists",
-		Source: "document, Requirements; facts §4.2",
+		Title:      "The local account WorkSpaces_BYOL exists",
+		Source:     "document, Requirements; facts §4.2",
+		Evaluation: `SAM\Domains\Account\Users\Names must have the key WorkSpaces_BYOL, in any case.`,
+		Fix:        "The account is created, with a random password, and made an administrator",
 		Remedy: steps(
 			"Make the account (the first command asks for a password: note it down) and make it an administrator:",
 			"  net user WorkSpaces_BYOL * /add",
 			"  net localgroup Administrators WorkSpaces_BYOL /add"),
 		judge: judgeAccount,
+		fix:   fixAccount,
 	},
 	{
 		Code: "WorkspacesBYOLAccountNotAdministrator", ReportAs: "WorkspacesBYOLAccountNotFound", Level: Fail, DecidedIn: OnDisk,
-		Title:  "The account WorkSpaces_BYOL is a local administrator",
-		Source: "document, Requirements; facts §4.3",
+		Title:      "The account WorkSpaces_BYOL is a local administrator",
+		Source:     "document, Requirements; facts §4.3",
+		Applies:    "machines that have the account",
+		Evaluation: `The SID of the account must be among the members in value C of SAM\Domains\Builtin\Aliases\00000220.`,
+		Fix:        "The account is made an administrator",
 		Remedy: steps(
 			"Make it an administrator:",
 			"  net localgroup Administrators WorkSpaces_BYOL /add"),
 		judge: judgeAdministrator,
+		fix:   fixAccount,
 	},
 	{
 		Code: "WorkspacesBYOLAccountDisabled", ReportAs: "WorkspacesBYOLAccountDisabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
-		Title:  "The account WorkSpaces_BYOL is enabled",
-		Source: "document, Requirements; facts §4.2",
+		Title:      "The account WorkSpaces_BYOL is enabled",
+		Source:     "document, Requirements; facts §4.2",
+		Evaluation: "Bit 0x0001 of the flags at 0x38 of the account's value F must be clear. Without the account it is not met either, as with Amazon's checker.",
+		Fix:        `The mark "disabled" of the account is cleared`,
 		Remedy: steps(
 			"Enable it:",
 			"  net user WorkSpaces_BYOL /active:yes"),
 		judge: judgeAccountEnabled,
+		fix:   fixAccountDisabled,
 	},
 }
 

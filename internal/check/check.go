@@ -10,12 +10,18 @@
 //
 // The package does not open disks (internal/disk), does not parse hives or file systems (internal/windows), and changes nothing.
 //
-// Start reading at [Run], then the table in table.go: a row there is a check. To add one: a row; a field in Facts and its few
-// lines in Collect if the fact is new; a machine that fails it; then run the tests with -update, which also rewrites
-// docs/checks.md.
+// What can be done about a finding is a [Fix]: changes as data, for windows/offline or windows/live to make.
+//
+// Start reading at [Run], then the table in table.go, which is put together of one list of checks for each group. To add a check: a
+// row beside its judgement; a field in Facts and its few lines in Collect if the fact is new; a fix if a machine can make it; a
+// machine that fails it; then run the tests with -update, which also rewrites docs/checks.md.
 package check
 
-import "slices"
+import (
+	"slices"
+
+	"berth/internal/windows"
+)
 
 // Outcome is what a check came to. The words are those of the report's JSON.
 type Outcome string
@@ -66,13 +72,17 @@ type Check struct {
 	Evaluation string
 	// DecidedIn says where the answer can be had.
 	DecidedIn Place
-	// Fixable says that an edit of the powered-off disk's registry mends it.
+	// Fix says for people what the program can do about it; empty: nothing.
+	Fix string
+	// Fixable says that it is done by an edit of the powered-off disk's registry; otherwise only in the running Windows.
 	Fixable bool
 	// Remedy tells an administrator what to click or type, inside the machine unless it says otherwise: a line for each step,
 	// commands indented by two spaces, to be typed in an elevated prompt.
 	Remedy string
 
 	judge func(*Facts, Params) Verdict
+	// fix makes the changes that mend what judge found; none where it can do nothing this time. nil: it never can.
+	fix func(*Facts, Params) []windows.Change
 }
 
 // Amazon reports whether the code is one of Amazon's.
@@ -97,7 +107,7 @@ type Verdict struct {
 	Because string
 	// Evidence is what was looked at.
 	Evidence []Evidence
-	// ByHand is set where a check that is fixable as a rule cannot be mended by an edit of the disk this time.
+	// ByHand is set where a check that has a fix as a rule cannot be mended by it this time.
 	ByHand bool
 }
 

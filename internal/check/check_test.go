@@ -361,31 +361,6 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// TestFixable: what an edit of the disk mends is said to be fixable, and only when it needs mending and the edit would hold.
-func TestFixable(t *testing.T) {
-	profile := `[SYSTEM\ControlSet001\Services\SharedAccess\Parameters\FirewallPolicy\PublicProfile]` + "\n" + `"EnableFirewall"=dword:1` + "\n"
-	for _, c := range []struct {
-		name   string
-		change func(*testing.T, *memory)
-		code   string
-		want   bool
-	}{
-		{"nothing to mend", reg(``), "FirewallEnabled", false},
-		{"firewall", reg(profile), "FirewallEnabled", true},
-		{"firewall by policy", reg(profile + `[SOFTWARE\Policies\Microsoft\WindowsFirewall\PublicProfile]` + "\n" + `"EnableFirewall"=dword:1`), "FirewallEnabled", false},
-		{"disabled account", change(func(m *memory) { m.setAccount(byolAccount, byolRID, 0x211, true) }), "WorkspacesBYOLAccountDisabled", true},
-		{"no account", change(func(m *memory) { m.setAccount("", 0, 0, false) }), "WorkspacesBYOLAccountDisabled", false},
-		{"no account", change(func(m *memory) { m.setAccount("", 0, 0, false) }), "WorkspacesBYOLAccountNotFound", false},
-		{"not to be told", gone(`SYSTEM\ControlSet001\Services\mountmgr`), "AutoMountDisabled", false},
-	} {
-		m := fit(t)
-		c.change(t, m)
-		if f := find(t, Run(Collect(context.Background(), m), Options{}), c.code); f.Fixable != c.want {
-			t.Errorf("%s: %s (%s) is fixable: %v, want %v", c.name, c.code, f.Outcome, f.Fixable, c.want)
-		}
-	}
-}
-
 // TestWindows: the head of the report knows a release by its build, and says nothing that was not read.
 func TestWindows(t *testing.T) {
 	for _, c := range []struct {

@@ -328,17 +328,24 @@ func (r *reader) accountRID() Known[uint32] {
 	return read(v.Type, at.plus(fmt.Sprintf(" is the account with RID %d", v.Type)))
 }
 
+const (
+	winlogon      = currentVersion + `\Winlogon`
+	mountManager  = currentControlSet + `\Services\mountmgr`
+	timeZone      = currentControlSet + `\Control\TimeZoneInformation`
+	publicProfile = currentControlSet + `\Services\SharedAccess\Parameters\FirewallPolicy\PublicProfile`
+	dhcpService   = currentControlSet + `\Services\Dhcp`
+)
+
 // settings reads the switches that Amazon's checker looks at.
 func (r *reader) settings(f *Facts) {
-	const winlogon = currentVersion + `\Winlogon`
 	f.AutoLogon = value(r, windows.Software, winlogon, "AutoAdminLogon", keyAlways, false, switchText)
 	f.AutoLogonPassword = value(r, windows.Software, winlogon, "DefaultPassword", keyAlways, false,
 		func(windows.Value) (bool, string, error) { return true, "(a password, not shown)", nil })
-	f.AutoMountOff = value(r, windows.SystemHive, currentControlSet+`\Services\mountmgr`, "NoAutoMount", keyAlways, false, boolean)
-	f.RealTimeIsUniversal = value(r, windows.SystemHive, currentControlSet+`\Control\TimeZoneInformation`, "RealTimeIsUniversal", keyAlways, false, boolean)
-	f.FirewallPublic = value(r, windows.SystemHive, currentControlSet+`\Services\SharedAccess\Parameters\FirewallPolicy\PublicProfile`, "EnableFirewall", keyAlways, false, boolean)
+	f.AutoMountOff = value(r, windows.SystemHive, mountManager, "NoAutoMount", keyAlways, false, boolean)
+	f.RealTimeIsUniversal = value(r, windows.SystemHive, timeZone, "RealTimeIsUniversal", keyAlways, false, boolean)
+	f.FirewallPublic = value(r, windows.SystemHive, publicProfile, "EnableFirewall", keyAlways, false, boolean)
 	f.FirewallPublicPolicy = value(r, windows.Software, `Policies\Microsoft\WindowsFirewall\PublicProfile`, "EnableFirewall", optional, false, boolean)
-	f.DHCPClientStart = value(r, windows.SystemHive, currentControlSet+`\Services\Dhcp`, "Start", always, 0, number)
+	f.DHCPClientStart = value(r, windows.SystemHive, dhcpService, "Start", always, 0, number)
 }
 
 // switchText decodes AutoAdminLogon, a text that is on at any number but 0; some tools write a REG_DWORD.

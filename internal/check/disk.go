@@ -11,8 +11,9 @@ import (
 var diskChecks = []Check{
 	{
 		Code: "IncompatiblePartitioning", ReportAs: "IncompatiblePartitioning", Level: Fail, DecidedIn: OnDisk,
-		Title:  "The disk is partitioned as the Windows version asks, with one volume",
-		Source: "document, Requirements (a single volume); facts §4.2, §14",
+		Title:      "The disk is partitioned as the Windows version asks, with one volume",
+		Source:     "document, Requirements (a single volume); facts §4.2, §14",
+		Evaluation: "The partition table that holds Windows must be of the kind that the profile's release asks for, and go with the firmware; there must be one volume beside boot, reserved and recovery partitions on all disks together.",
 		Remedy: steps(
 			"Move what is on other volumes to C: and delete them: diskmgmt.msc > right-click the volume > Delete Volume.",
 			"The kind of partition table goes with the virtual machine's firmware: set up Windows 10 in a machine with legacy BIOS (Hyper-V: generation 1), which gives MBR, and Windows 11 in one with UEFI, which gives GPT."),
@@ -20,8 +21,9 @@ var diskChecks = []Check{
 	},
 	{
 		Code: "MultipleBootPartition", ReportAs: "MultipleBootPartition", Level: Fail, DecidedIn: OnDisk,
-		Title:  "There is one partition to boot from and one Windows",
-		Source: "facts §4.2",
+		Title:      "There is one partition to boot from and one Windows",
+		Source:     "facts §4.2",
+		Evaluation: "At most one partition may be marked to boot from (MBR: status 0x80; GPT: EFI system partition), and there must be one Windows.",
 		Remedy: steps(
 			"Keep one Windows and one partition to boot from. See which are marked (diskmgmt.msc shows the one in use as System):",
 			"  diskpart",
@@ -39,8 +41,9 @@ var diskChecks = []Check{
 	},
 	{
 		Code: "DiskSizeExceeded", ReportAs: "DiskSizeExceeded", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Disk and volume are no larger than the profile allows",
-		Source: "document, Requirements and Step 3; facts §4.2",
+		Title:      "Disk and volume are no larger than the profile allows",
+		Source:     "document, Requirements and Step 3; facts §4.2",
+		Evaluation: "The size of C: and the virtual size of its disk must be at most what the profile allows. Amazon's checker does not run this test at ingestion; Berth does, for the document asks for it.",
 		Remedy: steps(
 			"Shrink C: (diskmgmt.msc > right-click C: > Shrink Volume). A recovery partition behind it is in the way; switch it off and delete it:",
 			"  reagentc /disable",
@@ -49,8 +52,9 @@ var diskChecks = []Check{
 	},
 	{
 		Code: "DiskFreeSpace", ReportAs: "DiskFreeSpace", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Enough space is free on C:",
-		Source: `document, Requirements, Step 3 and "Adding Microsoft Office"; facts §4.1 defects 1 and 2, §4.2`,
+		Title:      "Enough space is free on C:",
+		Source:     `document, Requirements, Step 3 and "Adding Microsoft Office"; facts §4.1 defects 1 and 2, §4.2`,
+		Evaluation: "The clear bits of $Bitmap times the cluster size must be at least what the profile asks for; with an Office subscription what it asks for then, at ingestion too (Amazon's forgets it).",
 		Remedy: steps(
 			"Windows+R > cleanmgr > Clean up system files > tick Windows Update clean-up, previous installations and temporary files > OK. Then:",
 			"  powercfg /h off",

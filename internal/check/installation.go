@@ -11,8 +11,9 @@ import (
 var installationChecks = []Check{
 	{
 		Code: "OSNotSupported", ReportAs: "OSNotSupported", Level: Fail, DecidedIn: OnDisk,
-		Title:  "The Windows version is one that the profile takes",
-		Source: `document, "Windows Versions That Are Supported for BYOL"; facts §4.2, §4.5`,
+		Title:      "The Windows version is one that the profile takes",
+		Source:     `document, "Windows Versions That Are Supported for BYOL"; facts §4.2, §4.5`,
+		Evaluation: `ProductType must be "WinNT"; CurrentBuildNumber must be that of a release of the profile. A build that is taken in its LTSC edition alone asks for EditionID "EnterpriseS".`,
 		Remedy: steps(
 			"Set up a new machine from the installation media of a version that is taken (Microsoft's volume licensing site has them) and export that one. Do not upgrade this one in place: an upgraded Windows is refused as well.",
 			"To see which version it is:",
@@ -21,8 +22,9 @@ var installationChecks = []Check{
 	},
 	{
 		Code: "EditionNotSupported", ReportAs: "OSNotSupported", Level: Fail, DecidedIn: OnDisk,
-		Title:  "The edition is Windows Enterprise or Pro",
-		Source: "document, first paragraph and Requirements; facts §4.3",
+		Title:      "The edition is Windows Enterprise or Pro",
+		Source:     "document, first paragraph and Requirements; facts §4.3",
+		Evaluation: "EditionID must be one of those that the profile takes for the build, letter by letter: N, evaluation, Education and Home editions have names of their own.",
 		Remedy: steps(
 			"Set up a new machine from Enterprise or Pro media. From Home, Education or Pro for Workstations the edition can also be changed with a volume key: Settings > Update & Security > Activation > Change product key, or:",
 			"  changepk.exe /ProductKey <key>",
@@ -31,15 +33,17 @@ var installationChecks = []Check{
 	},
 	{
 		Code: "Requires64BitOS", ReportAs: "Requires64BitOS", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Windows is 64-bit, for x64 processors",
-		Source: "document, Requirements; facts §4.2",
-		Remedy: "Set up a new machine from 64-bit (x64) media. A 32-bit or an ARM64 Windows cannot be turned into one.",
-		judge:  judgeArchitecture,
+		Title:      "Windows is 64-bit, for x64 processors",
+		Source:     "document, Requirements; facts §4.2",
+		Evaluation: "PROCESSOR_ARCHITECTURE of the machine's environment must be AMD64. Where the header of C:/Windows/System32/ntoskrnl.exe can be read it must agree.",
+		Remedy:     "Set up a new machine from 64-bit (x64) media. A 32-bit or an ARM64 Windows cannot be turned into one.",
+		judge:      judgeArchitecture,
 	},
 	{
 		Code: "LanguageNotSupported", ReportAs: "OSNotSupported", Level: Fail, DecidedIn: OnDisk,
-		Title:  "The primary language is English (United States)",
-		Source: "document, Requirements; facts §4.3",
+		Title:      "The primary language is English (United States)",
+		Source:     "document, Requirements; facts §4.3",
+		Evaluation: "InstallLanguage must be the profile's language (0409 is en-US), and so must be the first of PreferredUILanguages, or else of MachinePreferredUILanguages, of the DEFAULT hive where one is set.",
 		Remedy: steps(
 			"Set up a new machine from English (United States) media; other languages can be added once the image is made.",
 			`If Windows was set up in English and only its display was changed: Settings > Time & Language > Language > Windows display language > English (United States); then Administrative language settings > Copy settings > tick "Welcome screen and system accounts" > OK, and restart.`),
@@ -47,15 +51,17 @@ var installationChecks = []Check{
 	},
 	{
 		Code: "InPlaceUpgrade", ReportAs: "InPlaceUpgrade", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Windows was not upgraded from another version",
-		Source: "document, Important (first page); facts §4.2",
-		Remedy: "Set up a new machine from the media of the version you want and export that one. Cumulative and security updates are welcome, version upgrades are not. Deleting the traces does not help: Sysprep or the image would fail later.",
-		judge:  judgeUpgrade,
+		Title:      "Windows was not upgraded from another version",
+		Source:     "document, Important (first page); facts §4.2",
+		Evaluation: `No subkey of SYSTEM\Setup may have "Source OS" or "Upgrade" in its name.`,
+		Remedy:     "Set up a new machine from the media of the version you want and export that one. Cumulative and security updates are welcome, version upgrades are not. Deleting the traces does not help: Sysprep or the image would fail later.",
+		judge:      judgeUpgrade,
 	},
 	{
 		Code: "OutdatedPowershellVersion", ReportAs: "OutdatedPowershellVersion", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Windows PowerShell is version 4 or later",
-		Source: "document, Requirements; facts §4.2",
+		Title:      "Windows PowerShell is version 4 or later",
+		Source:     "document, Requirements; facts §4.2",
+		Evaluation: `PowerShellVersion of Microsoft\PowerShell\3\PowerShellEngine, or else of 1, must begin with a number no smaller than the profile asks for.`,
 		Remedy: steps(
 			"Install Windows Management Framework 5.1 from Microsoft's Download Center and restart. To see the version:",
 			"  powershell -Command $PSVersionTable.PSVersion"),

@@ -13,8 +13,10 @@ import (
 var networkChecks = []Check{
 	{
 		Code: "DHCPDisabled", ReportAs: "DHCPDisabled", Level: Fail, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Every network adapter gets its address by DHCP",
-		Source: "facts §4.2",
+		Title:      "Every network adapter gets its address by DHCP",
+		Source:     "facts §4.2",
+		Evaluation: `No interface below Tcpip\Parameters\Interfaces may have EnableDHCP 0 and an IPAddress other than 0.0.0.0, and Start of the service Dhcp must not be 4. Addresses that only removed adapters have left are WARN.`,
+		Fix:        "EnableDHCP is set to 1 and the fixed addresses, gateways and name servers are deleted; the DHCP Client service is set to start automatically",
 		Remedy: steps(
 			"For each adapter named above:",
 			`  netsh interface ipv4 set address name="<adapter>" source=dhcp`,
@@ -23,11 +25,15 @@ var networkChecks = []Check{
 			"  sc config Dhcp start= auto",
 			"An adapter that is no longer there: devmgmt.msc > View > Show hidden devices > Network adapters > right-click it > Uninstall device."),
 		judge: judgeDHCP,
+		fix:   fixDHCP,
 	},
 }
 
-// serviceDisabled is a service's Start that keeps it from starting (SERVICE_DISABLED, winnt.h).
-const serviceDisabled = 4
+// Start types of services (SERVICE_AUTO_START, SERVICE_DISABLED, winnt.h).
+const (
+	serviceAutomatic = 2
+	serviceDisabled  = 4
+)
 
 func judgeDHCP(f *Facts, _ Params) Verdict {
 	on := []fact{f.Adapters, f.DHCPClientStart}

@@ -53,7 +53,7 @@ func TestProfiles(t *testing.T) {
 	if named("2026").Releases[0].Editions[0] == "changed" {
 		t.Error("ProfileByName hands out the profile itself")
 	}
-	if entries, err := profileFiles.ReadDir("profiles"); err != nil || len(entries) != len(ProfileNames()) {
+	if entries, err := amazonFiles.ReadDir("profiles"); err != nil || len(entries) != len(ProfileNames()) {
 		t.Errorf("%d files, %v", len(entries), err)
 	}
 }
@@ -182,7 +182,7 @@ func TestOwnProfile(t *testing.T) {
 func FuzzLoadProfile(f *testing.F) {
 	f.Add([]byte(acme))
 	for _, name := range ProfileNames() {
-		b, err := profileFiles.ReadFile("profiles/" + name + ".json")
+		b, err := amazonFiles.ReadFile("profiles/" + name + ".json")
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -18,14 +18,14 @@ import (
 // Amazon's profiles, one file each. They have the form that LoadProfile takes, and name no base.
 //
 //go:embed profiles/*.json
-var profileFiles embed.FS
+var amazonFiles embed.FS
 
 // profiles reads Amazon's, the default one first, and the others by age. The files are part of the program, so that one that
 // does not read is a mistake in it.
 var profiles = sync.OnceValue(func() []Profile {
 	list := make([]Profile, 0, 3)
 	for _, name := range []string{DefaultProfile, "2022", "2026"} {
-		b, err := profileFiles.ReadFile("profiles/" + name + ".json")
+		b, err := amazonFiles.ReadFile("profiles/" + name + ".json")
 		if err != nil {
 			panic(err)
 		}

@@ -53,8 +53,10 @@ type Finding struct {
 	Evidence []Evidence `json:"evidence"`
 	// Remedy says what to do; empty for PASS and NOT_APPLICABLE.
 	Remedy string `json:"remedy"`
-	// Fixable: an edit of the disk's registry mends it.
+	// Fixable: an edit of the disk's registry mends it; then Fix has the place [OnDisk].
 	Fixable bool `json:"fixable"`
+	// Fix is what the program can do about it; nil where it can do nothing.
+	Fix *Fix `json:"fix,omitempty"`
 	// MayWait: UNKNOWN, and left to the guest, which is asked during ingestion.
 	MayWait bool `json:"mayWait"`
 }
@@ -104,7 +106,7 @@ func run(checks []Check, f *Facts, opt Options) Report {
 		} else {
 			v = c.verdict(f, p)
 		}
-		fd := c.finding(f, v, opt)
+		fd := c.finding(f, v, p)
 		switch fd.Outcome {
 		case Fail, Warn:
 			rep.Fit = false
@@ -160,7 +162,7 @@ func (c Check) verdict(f *Facts, p Params) Verdict {
 }
 
 // finding turns a verdict into what is reported.
-func (c Check) finding(f *Facts, v Verdict, opt Options) Finding {
+func (c Check) finding(f *Facts, v Verdict, p Params) Finding {
 	fd := Finding{Code: c.Code, Outcome: v.Outcome, Title: c.Title, Because: v.Because, Evidence: v.Evidence}
 	if fd.Evidence == nil {
 		fd.Evidence = []Evidence{}
@@ -172,14 +174,17 @@ func (c Check) finding(f *Facts, v Verdict, opt Options) Finding {
 		fd.Remedy = remedyUnknown
 		if fd.MayWait {
 			fd.Remedy = remedyGuest
-		} else if opt.Ingestion {
+		} else if p.Ingestion {
 			fd.Outcome = Fail
 			fd.Because += " Ingestion takes nothing on trust."
 		}
 	case Fail, Warn:
 		fd.Remedy = c.Remedy
-		fd.Fixable = c.Fixable && !v.ByHand
-		if opt.Ingestion {
+		if c.fix != nil && !v.ByHand {
+			fd.Fix = newFix(c.Code, c.fix(f, p))
+			fd.Fixable = fd.Fix != nil && fd.Fix.Place == OnDisk
+		}
+		if p.Ingestion {
 			fd.Outcome = Fail
 		}
 	}

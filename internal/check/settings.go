@@ -4,42 +4,54 @@ package check
 var settingsChecks = []Check{
 	{
 		Code: "AutoLogonEnabled", ReportAs: "AutoLogonEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Nobody is signed in automatically at start",
-		Source: "facts §4.2",
+		Title:      "Nobody is signed in automatically at start",
+		Source:     "facts §4.2",
+		Evaluation: "AutoAdminLogon of Winlogon must be absent, empty or 0. Whether a password was left behind is told, and is no failure by itself.",
+		Fix:        `AutoAdminLogon is set to "0", and a DefaultPassword is deleted`,
 		Remedy: steps(
 			`Windows+R > netplwiz > tick "Users must enter a user name and password to use this computer" > OK. Or:`,
 			`  reg add "HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon" /v AutoAdminLogon /t REG_SZ /d 0 /f`,
 			"Where a password was left behind:",
 			`  reg delete "HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon" /v DefaultPassword /f`),
 		judge: judgeAutoLogon,
+		fix:   fixAutoLogon,
 	},
 	{
 		Code: "AutoMountDisabled", ReportAs: "AutoMountDisabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Windows mounts new volumes by itself",
-		Source: "facts §4.2",
+		Title:      "Windows mounts new volumes by itself",
+		Source:     "facts §4.2",
+		Evaluation: "NoAutoMount of the service mountmgr must be absent or 0.",
+		Fix:        "NoAutoMount is set to 0",
 		Remedy: steps(
 			"Switch automatic mounting on:",
 			"  mountvol /E"),
 		judge: judgeAutoMount,
+		fix:   fixAutoMount,
 	},
 	{
 		Code: "RealTimeUniversalDisabled", ReportAs: "RealTimeUniversalDisabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Windows takes the hardware clock for UTC",
-		Source: "facts §4.2",
+		Title:      "Windows takes the hardware clock for UTC",
+		Source:     "facts §4.2",
+		Evaluation: `RealTimeIsUniversal of Control\TimeZoneInformation must be there and not 0.`,
+		Fix:        "RealTimeIsUniversal is set to 1",
 		Remedy: steps(
 			"Tell Windows that the hardware clock runs on UTC:",
 			`  reg add HKLM\SYSTEM\CurrentControlSet\Control\TimeZoneInformation /v RealTimeIsUniversal /t REG_DWORD /d 1 /f`),
 		judge: judgeClock,
+		fix:   fixClock,
 	},
 	{
 		Code: "FirewallEnabled", ReportAs: "FirewallEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Windows Firewall is off for public networks",
-		Source: "facts §4.2",
+		Title:      "Windows Firewall is off for public networks",
+		Source:     "facts §4.2",
+		Evaluation: "EnableFirewall of the public profile must be absent or 0, in the control set in use and in the group policies.",
+		Fix:        "EnableFirewall of the public profile is set to 0; nothing is done about a group policy, which would come back",
 		Remedy: steps(
 			"Switch it off for the public profile:",
 			"  netsh advfirewall set publicprofile state off",
 			"Where a group policy switches it on: gpedit.msc > Computer Configuration > Windows Settings > Security Settings > Windows Defender Firewall with Advanced Security > Properties > Public Profile > Firewall state: Not configured. Switch it on again in the WorkSpaces, by group policy."),
 		judge: judgeFirewall,
+		fix:   fixFirewall,
 	},
 }
 

@@ -16,17 +16,20 @@ import (
 var softwareChecks = []Check{
 	{
 		Code: "OfficeInstalled", ReportAs: "OfficeInstalled", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Microsoft Office is not installed",
-		Source: `document, Requirements and "Adding Microsoft Office to Your BYOL Image"; facts §4.2`,
-		Remedy: "Uninstall it: Settings > Apps > Apps & features > Microsoft Office > Uninstall, then restart. Office can be added later, through the service or in a custom image.",
-		judge:  judgeOffice,
+		Title:      "Microsoft Office is not installed",
+		Source:     `document, Requirements and "Adding Microsoft Office to Your BYOL Image"; facts §4.2`,
+		Applies:    "every request; beside a subscription it is FAIL, without one WARN, and at ingestion without one NOT_APPLICABLE",
+		Evaluation: `No key with "0FF1CE" in its name in either Uninstall list, and no ProductReleaseIds of Click-to-Run; where the profile allows the Microsoft 365 apps, those that begin with "O365" may be there.`,
+		Remedy:     "Uninstall it: Settings > Apps > Apps & features > Microsoft Office > Uninstall, then restart. Office can be added later, through the service or in a custom image.",
+		judge:      judgeOffice,
 	},
 	{
 		Code: "VMWareToolsInstalled", ReportAs: "VMWareToolsInstalled", Level: Fail, DecidedIn: OnDisk,
-		Title:  "No hypervisor's guest tools are installed",
-		Source: "document, Requirements (nothing beyond Windows); facts §4.2",
-		Remedy: "Uninstall them as the last thing before the export, because screen and mouse get worse without them: Settings > Apps > Apps & features > VMware Tools (Guest Additions, guest agent ...) > Uninstall. Restart, then shut down.",
-		judge:  judgeGuestTools,
+		Title:      "No hypervisor's guest tools are installed",
+		Source:     "document, Requirements (nothing beyond Windows); facts §4.2",
+		Evaluation: "No program in either Uninstall list and no service may be of a hypervisor's guest tools. VMware Tools are FAIL, others WARN.",
+		Remedy:     "Uninstall them as the last thing before the export, because screen and mouse get worse without them: Settings > Apps > Apps & features > VMware Tools (Guest Additions, guest agent ...) > Uninstall. Restart, then shut down.",
+		judge:      judgeGuestTools,
 	},
 }
 

@@ -47,7 +47,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s is there twice", c.Code)
 		}
 		seen[c.Code] = true
-		if c.Code == "" || c.Title == "" || c.Source == "" || c.Remedy == "" || c.judge == nil {
+		if c.Code == "" || c.Title == "" || c.Source == "" || c.Evaluation == "" || c.Remedy == "" || c.judge == nil {
 			t.Errorf("%s is not complete", c.Code)
 		}
 		if c.Level != Fail && c.Level != Warn {
@@ -55,6 +55,9 @@ func TestTable(t *testing.T) {
 		}
 		if c.DecidedIn != OnDisk && c.DecidedIn != InGuest {
 			t.Errorf("%s is decided in %q", c.Code, c.DecidedIn)
+		}
+		if (c.Fix == "") != (c.fix == nil) || c.Fixable && c.fix == nil {
+			t.Errorf("%s: fixable %v, fix %q, and there is one: %v", c.Code, c.Fixable, c.Fix, c.fix != nil)
 		}
 		if !amazon[c.ReportAs] {
 			t.Errorf("%s is reported as %q, which is no code of Amazon's in the table", c.Code, c.ReportAs)
@@ -109,15 +112,15 @@ func markdown() string {
 	p("warned, and %d when none did but something that is needed to call it fit could not be read.", ExitUnreadable)
 	p("")
 	p("Codes are Amazon's, those of `WorkspaceImageErrorDetailCode`. Where Amazon has none the code is Berth's own, and the WorkSpaces API reports it as the one")
-	p("in brackets. \"Fixable\" means that an edit of the powered-off disk's registry mends it.")
+	p("in brackets. A fix on the disk is an edit of the powered-off disk's registry (`berth fix`); one in the guest is made in the running Windows.")
 	p("")
 	p("Sources: \"document\" is Amazon's page \"Bring Your Own Windows Desktop Licenses\" of September 2020, \"facts\" the project's collection of facts around it (byol-facts), by")
 	p("section.")
 	p("")
-	p("| code | requirement | when not met | decided on | fixable |")
+	p("| code | requirement | when not met | decided on | fixed |")
 	p("|---|---|---|---|---|")
 	for _, c := range table {
-		p("| [%s](#%s)%s | %s | %s | %s | %s |", c.Code, strings.ToLower(c.Code), reportedAs(c), c.Title, c.Level, c.DecidedIn, yes(c.Fixable))
+		p("| [%s](#%s)%s | %s | %s | %s | %s |", c.Code, strings.ToLower(c.Code), reportedAs(c), c.Title, c.Level, c.DecidedIn, fixedIn(c))
 	}
 	p("")
 	p("## Profiles")
@@ -187,7 +190,9 @@ func markdown() string {
 		if c.Evaluation != "" {
 			p("- Evaluation: %s", markdownText(c.Evaluation))
 		}
-		p("- Fixable on the disk: %s", yes(c.Fixable))
+		if c.fix != nil {
+			p("- Fix, %s: %s.", map[Place]string{OnDisk: "on the powered-off disk", InGuest: "in the running Windows"}[Place(fixedIn(c))], markdownText(c.Fix))
+		}
 		was := "- "
 		for step := range strings.SplitSeq(c.Remedy, "\n") {
 			command, ok := strings.CutPrefix(step, "  ")
@@ -212,11 +217,14 @@ func reportedAs(c Check) string {
 	return " (" + c.ReportAs + ")"
 }
 
-func yes(b bool) string {
-	if b {
-		return "yes"
+func fixedIn(c Check) string {
+	switch {
+	case c.fix == nil:
+		return "by hand"
+	case c.Fixable:
+		return string(OnDisk)
 	}
-	return "no"
+	return string(InGuest)
 }
 
 func tpm(r Release) string {
