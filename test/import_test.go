@@ -162,12 +162,12 @@ func refusedAtOnce(t *testing.T, s *service) {
 	}
 	s.imported(t, first.ID)
 	refuse(t, []refusal{
-		{"no disk", code("InvalidParameter", "Give one DiskContainer"), image()},
-		{"two disks", code("InvalidParameter", "must be on a single volume; got 2"), sound("DiskContainer.2.UserBucket.S3Bucket", "exports", "DiskContainer.2.UserBucket.S3Key", "small.vhd")},
-		{"32 bits", code("InvalidParameter", "must be 64-bit"), sound("Architecture", "i386")},
-		{"ARM", code("InvalidParameter", "must be 64-bit"), sound("Architecture", "arm64")},
+		{"no disk", code("InvalidParameter", "Give from 1 to 512 DiskContainers; got 0"), image()},
+		{"ARM", code("InvalidParameter", "must be for x86_64 or i386"), sound("Architecture", "arm64")},
 		{"Linux", code("InvalidParameter", "only Windows"), sound("Platform", "Linux")},
-		{"Amazon's licence", code("InvalidParameter", "can only be imported with BYOL"), sound("LicenseType", "AWS")},
+		{"licence that nobody knows", code("InvalidParameter", "LicenseType FREE is not supported"), sound("LicenseType", "FREE")},
+		{"Linux's usage operation", code("InvalidParameter", "UsageOperation RunInstances is not supported"), sound("UsageOperation", "RunInstances")},
+		{"tags for what is not made yet", code("InvalidParameterValue", "'image' is not a valid taggable resource type"), sound("TagSpecification.1.ResourceType", "image", "TagSpecification.1.Tag.1.Key", "k")},
 		{"licence and usage operation", code("InvalidParameterCombination", "cannot be given together"), sound("LicenseType", "BYOL", "UsageOperation", "RunInstances:0800")},
 		{"boot mode that nobody knows", code("InvalidParameterValue", "BootMode is invalid. Member must satisfy enum value set: [legacy-bios, uefi"), sound("BootMode", "floppy")},
 		{"boot mode that imports do not take", code("InvalidParameter", "give legacy-bios or uefi"), sound("BootMode", "uefi-preferred")},
@@ -257,7 +257,6 @@ func refusedByContent(t *testing.T, s *service) {
 		{"half a VHDX", write("half.vhdx", vhdx[:len(vhdx)/2]), "", "ClientError: "},
 		{"OVA in chunks", write("chunked.ova", edited(t, ova, `ovf:size="`, `ovf:chunkSize="1000000" ovf:size="`)), "", failed + "OVF file parsing error: OVA with chunked disk files is not supported]"},
 		{"OVA whose digests are wrong", write("digest.ova", edited(t, ova, "A virtual machine", "A changed machine")), "", failed + "OVF file parsing error: "},
-		{"OVA with two disks", write("two.ova", twoDisks(t, ova, vmdk)), "", failed + "The export has 2 disks. A BYOL virtual machine must be on a single volume"},
 		{"qcow2 on another file", at("backed.qcow2"), "", failed + "Unsupported QCOW2 File Format"},
 		{"qcow2 beside another file", at("data-file.qcow2"), "QCOW2", failed + "Unsupported QCOW2 File Format"},
 		{"VMDK on a file of the host", write("flat.vmdk", []byte(flatDescriptor)), "", failed + "Unsupported VMDK File Format"},
@@ -266,6 +265,9 @@ func refusedByContent(t *testing.T, s *service) {
 		{"OVA called RAW", export(t, "small", "ova"), "RAW", "ClientError: "},
 		{"qcow2 called VHDX", export(t, "small", "qcow2"), "VHDX", failed + "Unsupported VHDX File Format"},
 		{"there is no such file", "", "", failed + "We do not have access to the given resource. Reason 404 Not Found"},
+		{"Amazon's licence for a client", export(t, "small", "vmdk"), "LicenseType=AWS", failed + "Windows for clients can only be imported with the license type BYOL"},
+		{"Amazon's usage operation for a client", export(t, "small", "vmdk"), "UsageOperation=RunInstances:0002", failed + "Windows for clients can only be imported"},
+		{"32 bits asked for", export(t, "small", "vmdk"), "Architecture=i386", failed + "The architecture i386 was asked for, but Windows is made for x86_64"},
 		{"UEFI asked for, BIOS on the disk", export(t, "small", "vmdk"), "BootMode=uefi", failed + "The boot mode uefi was asked for, but the disk boots by legacy-bios"},
 	}
 	for _, r := range rows {
@@ -274,8 +276,8 @@ func refusedByContent(t *testing.T, s *service) {
 			s.put(t, "exports", key, r.file)
 		}
 		var params []string
-		if boot, ok := strings.CutPrefix(r.format, "BootMode="); ok {
-			params = []string{"BootMode", boot}
+		if param, value, ok := strings.Cut(r.format, "="); ok {
+			params = []string{param, value}
 		} else if r.format != "" {
 			params = []string{"DiskContainer.1.Format", r.format}
 		}

@@ -125,13 +125,9 @@ func (d *Desk) CreateWorkspaceBundle(ctx context.Context, in *workspaces.CreateW
 		} else if n >= maxBundles {
 			return &types.ResourceLimitExceededException{Message: aws.String(fmt.Sprintf("You have reached the limit of %d bundles in this Region.", maxBundles))}
 		}
-		res, err := tx.NewInsert().Model(r).On("CONFLICT (name) DO NOTHING").Exec(ctx)
-		if err != nil {
+		if fresh, err := insertNew(ctx, tx, r, "name"); err != nil {
 			return err
-		}
-		if n, err := res.RowsAffected(); err != nil {
-			return err
-		} else if n == 0 {
+		} else if !fresh {
 			return &types.ResourceAlreadyExistsException{Message: aws.String("A bundle with the name " + r.Name + " already exists.")}
 		}
 		return putTags(ctx, tx, r.ID, tagsOf(in.Tags))

@@ -62,6 +62,14 @@ type Config struct {
 
 	// Objects is where ImportImage finds uploads: the built-in bucket store, or an S3-compatible endpoint.
 	Objects s3.Source
+	// Web and Folder are where it finds what is named by an https or a file URL; nil: such URLs are refused.
+	Web, Folder s3.Place
+	// StageTime and StageRate, in bytes a second, limit how long a stage of an import may take: the time, and what its bytes
+	// take at the rate. Defaults are stageTime and stageRate.
+	StageTime time.Duration
+	StageRate int64
+	// KeepFree is how many bytes of the data folder's file system imports leave free.
+	KeepFree int64
 	// Driver runs the desktops.
 	Driver compute.Driver
 
@@ -106,6 +114,12 @@ func New(ctx context.Context, cfg Config) (*Desk, error) {
 	if cfg.WatchInterval == 0 {
 		cfg.WatchInterval = 5 * time.Second
 	}
+	if cfg.StageTime == 0 {
+		cfg.StageTime = stageTime
+	}
+	if cfg.StageRate == 0 {
+		cfg.StageRate = stageRate
+	}
 	if cfg.Profile == "" {
 		cfg.Profile = "seed-2020"
 	}
@@ -139,6 +153,9 @@ func (d *Desk) open(ctx context.Context) error {
 	if err := d.ensureImages(ctx); err != nil {
 		return err
 	}
+	if err := d.pauseImports(ctx); err != nil {
+		return err
+	}
 	if err := d.launchFlows(ctx); err != nil {
 		return err
 	}
@@ -152,7 +169,7 @@ func (d *Desk) open(ctx context.Context) error {
 func (d *Desk) sweep(ctx context.Context) error {
 	for _, kind := range []struct{ dir, known string }{
 		{"imports", "SELECT id FROM import_tasks WHERE status NOT IN ('completed', 'deleted')"},
-		{"snapshots", "SELECT id || '.qcow2' FROM snapshots UNION SELECT snapshot_id || '.qcow2' FROM import_tasks WHERE status NOT IN ('completed', 'deleted')"},
+		{"snapshots", "SELECT id || '.qcow2' FROM snapshots UNION SELECT snapshot_id || '.qcow2' FROM import_disks d JOIN import_tasks t ON t.id = d.task_id WHERE t.status NOT IN ('completed', 'deleted')"},
 		{"images", "SELECT id || '.qcow2' FROM workspace_images WHERE state <> 'ERROR'"},
 	} {
 		var known []string

@@ -1,11 +1,6 @@
 package desk
 
-import (
-	"fmt"
-	"time"
-
-	"github.com/aws/smithy-go"
-)
+import "time"
 
 // EC2 is the door to the EC2 operations that the BYOL process uses: importtask.go, machineimage.go, encryption.go. Its
 // methods are the operations. The types are ours, in the SDK's manner: its EC2 package is 22 MB of source.
@@ -13,11 +8,6 @@ type EC2 struct{ d *Desk }
 
 // EC2 is the desk's EC2 door.
 func (d *Desk) EC2() *EC2 { return &EC2{d} }
-
-// ec2Error is a refusal as EC2 makes them: a code and a text.
-func ec2Error(code, format string, a ...any) error {
-	return &smithy.GenericAPIError{Code: code, Message: fmt.Sprintf(format, a...), Fault: smithy.FaultClient}
-}
 
 // The shapes below carry two tags: query, the name in a request (lists count .1, .2, …), and xml, the element in an answer.
 
@@ -87,6 +77,7 @@ type SnapshotTaskDetail struct {
 	SnapshotID    *string     `xml:"snapshotId,omitempty"`
 	Status        *string     `xml:"status,omitempty"`
 	StatusMessage *string     `xml:"statusMessage,omitempty"`
+	URL           *string     `xml:"url,omitempty"`
 	UserBucket    *UserBucket `xml:"userBucket,omitempty"`
 }
 
@@ -96,6 +87,7 @@ type ImportImageTask struct {
 	BootMode        *string          `xml:"bootMode,omitempty"`
 	Description     *string          `xml:"description,omitempty"`
 	Encrypted       bool             `xml:"encrypted"`
+	Hypervisor      *string          `xml:"hypervisor,omitempty"`
 	ImageID         *string          `xml:"imageId,omitempty"`
 	ImportTaskID    *string          `xml:"importTaskId,omitempty"`
 	LicenseType     *string          `xml:"licenseType,omitempty"`
@@ -105,6 +97,7 @@ type ImportImageTask struct {
 	Status          *string          `xml:"status,omitempty"`
 	StatusMessage   *string          `xml:"statusMessage,omitempty"`
 	Tags            []EC2Tag         `xml:"tagSet>item,omitempty"`
+	UsageOperation  *string          `xml:"usageOperation,omitempty"`
 }
 
 // ImportImageInput asks for an import.

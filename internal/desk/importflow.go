@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
+	"strconv"
 
 	"github.com/uptrace/bun"
 
@@ -18,10 +18,10 @@ import (
 var importDisk = flow{
 	name: "import-disk",
 	steps: []step{
-		{"stage", (*Desk).stageImport},
-		{"validate", (*Desk).validateImport},
-		{"convert", (*Desk).convertImport},
-		{"register", (*Desk).registerImport},
+		stage{"stage", taskActive, "pending", 2, (*Desk).stageImport}.step(),
+		stage{"validate", taskValidating, "validating", 16, (*Desk).validateImport}.step(),
+		stage{"convert", taskConverting, "converting", 28, (*Desk).convertImport}.step(),
+		stage{"register", taskUpdating, "preparing ami", 85, (*Desk).registerImport}.step(),
 		{"finish", (*Desk).finishImport},
 	},
 	fail: func(d *Desk, ctx context.Context, id string, f *failure) error {
@@ -29,8 +29,11 @@ var importDisk = flow{
 		if err != nil {
 			return err
 		}
-		err = errors.Join(os.RemoveAll(d.file("imports", id)), removeIfThere(d.snapshotFile(r.SnapshotID)))
-		if err != nil {
+		errs := []error{os.RemoveAll(d.file("imports", id))}
+		for _, x := range r.Disks {
+			errs = append(errs, removeIfThere(d.snapshotFile(x.SnapshotID)))
+		}
+		if err := errors.Join(errs...); err != nil {
 			return err
 		}
 		q := d.db.NewUpdate().Model((*importRecord)(nil)).Set("status = ?", taskDeleted).Where("id = ?", id)
@@ -55,94 +58,84 @@ var errCancelled = &failure{Code: cancelled, Message: "The import was cancelled.
 // snapshotFile is where a snapshot's disk is: a standalone qcow2 that never changes.
 func (d *Desk) snapshotFile(id string) string { return d.file("snapshots", id+".qcow2") }
 
-// uploadFile is where a task's upload is while the task goes on.
-func (d *Desk) uploadFile(id string) string { return d.file("imports", id, "upload") }
+// uploadFile is where one of a task's files is while the task goes on.
+func (d *Desk) uploadFile(id string, source int) string {
+	return d.file("imports", id, strconv.Itoa(source))
+}
 
-// advance writes how far a task is, unless it has been cancelled: then it ends with that failure.
-func (d *Desk) advance(ctx context.Context, id, status, message string, percent int) error {
-	res, err := d.db.NewUpdate().Model((*importRecord)(nil)).Set("status = ?, status_message = ?, progress = ?", status, message, percent).
-		Where("id = ? AND NOT cancel_requested", id).Exec(ctx)
-	if err != nil {
+func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
+	if err := os.MkdirAll(d.file("imports", r.ID), 0o700); err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	if n, err := res.RowsAffected(); err != nil {
-		return fmt.Errorf("desk: %w", err)
-	} else if n == 0 {
-		return errCancelled
+	var total int64
+	for i := range r.Sources {
+		s := &r.Sources[i]
+		if s.FromSnapshot == "" {
+			if err := d.find(ctx, s); err != nil {
+				return err
+			}
+		}
+		total += s.FileBytes
+	}
+	// What comes over the network lies beside the disks that are made of it until those are complete.
+	if err := d.roomFor(total, "the upload of "+r.source()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	tell := d.progress(ctx, r.ID, taskActive, "pending", 2, 15)
+	var before int64
+	for i := range r.Sources {
+		s := &r.Sources[i]
+		dst := d.uploadFile(r.ID, s.Number)
+		if s.FromSnapshot != "" {
+			if err := d.stageSnapshot(ctx, s.FromSnapshot, dst); err != nil {
+				return err
+			}
+			continue
+		}
+		err := d.fetch(ctx, s, dst, func(done, size int64) {
+			waits := fmt.Sprintf("%s: %s of %s", s, sizeText(done), sizeText(size))
+			if err := tell(float64(before+done)/float64(max(total, 1)), waits); err != nil {
+				cancel(err)
+			}
+		})
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		if err != nil {
+			return &sourceError{s, err}
+		}
+		before += s.FileBytes
 	}
 	return nil
 }
 
-// whileWanted is a context for work that does not tell how it goes: it ends, with errCancelled as its cause, when the task
-// is cancelled.
-func (d *Desk) whileWanted(ctx context.Context, id string) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(time.Second):
-			}
-			if r, err := d.importTask(ctx, id); err == nil && r.CancelRequested {
-				cancel(errCancelled)
-			}
-		}
-	}()
-	return ctx, func() { cancel(nil) }
-}
-
-// progress spreads a part of the work over percentages of the task, writing at most once in a second.
-func (d *Desk) progress(ctx context.Context, id, status, message string, from, to int) func(fraction float64) error {
-	var last time.Time
-	return func(fraction float64) error {
-		if now := time.Now(); now.Sub(last) >= time.Second {
-			last = now
-			return d.advance(ctx, id, status, message, from+int(fraction*float64(to-from)))
-		}
-		return ctx.Err()
-	}
-}
-
-func (d *Desk) stageImport(ctx context.Context, id string) error {
-	if err := d.advance(ctx, id, taskActive, "pending", 2); err != nil {
-		return err
-	}
-	r, err := d.importTask(ctx, id)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(d.file("imports", id), 0o700); err != nil {
-		return fmt.Errorf("desk: %w", err)
-	}
-	dst := d.uploadFile(id)
-	if r.Bucket == "" {
-		return d.stageSnapshot(ctx, r.Key, dst)
-	}
-	info, err := d.cfg.Objects.Stat(ctx, r.Bucket, r.Key)
+// find looks for a source's file, and keeps what it was when it was seen first: another one in its place is not taken.
+func (d *Desk) find(ctx context.Context, s *importSource) error {
+	info, err := d.stat(ctx, s)
+	var refusal *s3.Refusal
 	switch {
 	case errors.Is(err, s3.ErrNoSuchBucket), errors.Is(err, s3.ErrNoSuchKey):
-		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 404 Not Found: there is no " + r.source() + "]"}
+		return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [We do not have access to the given resource. Reason 404 Not Found: there is no %s]", s)}
 	case errors.Is(err, s3.ErrAccessDenied):
-		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 403 Forbidden]"}
-	case err != nil:
-		return fmt.Errorf("desk: %w", err)
-	}
-	if _, err := d.db.NewUpdate().Model(r).Set("disk_bytes = ?", info.Size).WherePK().Exec(ctx); err != nil {
-		return fmt.Errorf("desk: %w", err)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	tell := d.progress(ctx, id, taskActive, "pending", 2, 15)
-	err = d.cfg.Objects.Stage(ctx, r.Bucket, r.Key, dst, func(done, total int64) {
-		if err := tell(float64(done) / float64(max(total, 1))); err != nil {
-			cancel(err)
+		why := ""
+		if errors.As(err, &refusal); refusal.Message != s3.ErrAccessDenied.Message && s.Bucket == "" {
+			why = ": " + refusal.Message
 		}
-	})
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
+		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 403 Forbidden" + why + "]"}
+	case errors.As(err, &refusal):
+		return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [%s: %s]", s, refusal.Message)}
+	case err != nil:
+		return &sourceError{s, err}
+	case s.ETag != "" && (info.ETag != s.ETag || info.Size != s.FileBytes):
+		return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [%s was changed while it was read. Import it again]", s)}
 	}
-	return err
+	s.FileBytes, s.ETag = info.Size, info.ETag
+	if _, err := d.db.NewUpdate().Model(s).Column("file_bytes", "etag").WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
+	return nil
 }
 
 // stageSnapshot makes a snapshot the source of an import, by a link: its bytes never change.
@@ -166,57 +159,90 @@ func (d *Desk) snapshotExists(ctx context.Context, id string) (bool, error) {
 	return n > 0, nil
 }
 
-func (d *Desk) validateImport(ctx context.Context, id string) error {
-	if err := d.advance(ctx, id, taskValidating, "validating", 16); err != nil {
-		return err
-	}
-	r, u, err := d.openUpload(ctx, id)
+func (d *Desk) validateImport(ctx context.Context, r *importRecord) error {
+	u, err := d.openUpload(r)
 	if err != nil {
 		return err
 	}
 	defer u.Close()
-	reading, done := d.whileWanted(ctx, id)
-	defer done()
-	if err := u.Verify(reading); context.Cause(reading) != nil {
-		return context.Cause(reading)
-	} else if err != nil {
+	if err := u.Verify(ctx); err != nil {
 		return imported(err)
 	}
-	r.DiskFormat = u.Envelope.Format
+	root := 0
 	if r.Kind == importsImage {
-		ss, err := u.Windows()
+		m, err := u.Machine()
 		if err != nil {
 			return imported(err)
 		}
-		m := ss[0].Machine()
-		boot := map[string]string{"bios": "legacy-bios", "uefi": "uefi"}[m.Firmware]
-		switch {
-		case boot != "" && r.BootMode != "" && boot != r.BootMode:
-			return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [The boot mode %s was asked for, but the disk boots by %s]", r.BootMode, boot)}
-		case boot != "":
-			r.BootMode = boot
-		case r.BootMode == "":
-			return &failure{Code: "ClientError", Message: "ClientError: No valid partitions. Not a valid volume. [No boot loader was found for BIOS or UEFI; give BootMode to import the disk all the same]"}
+		if err := r.agree(m); err != nil {
+			return err
 		}
+		root = m.Root
+	} else if n := len(u.Disks); n > 1 {
+		return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [A snapshot is of one disk; the export has %d. Import it as an image]", n)}
 	}
-	if _, err := d.db.NewUpdate().Model(r).Column("disk_format", "boot_mode").WherePK().Exec(ctx); err != nil {
-		return fmt.Errorf("desk: %w", err)
+	if err := d.keepDisks(ctx, r, u, root); err != nil {
+		return err
 	}
-	return d.advance(ctx, id, taskValidated, "validated", 20)
+	return d.advance(ctx, r.ID, taskValidated, "validated", 20, "")
 }
 
-// openUpload opens a task's upload as package image sees it.
-func (d *Desk) openUpload(ctx context.Context, id string) (*importRecord, *image.Upload, error) {
-	r, err := d.importTask(ctx, id)
-	if err != nil {
-		return nil, nil, err
+// agree holds what the caller said of the machine against what its disk shows, and takes over what the disk shows.
+func (r *importRecord) agree(m image.Machine) error {
+	bad := func(format string, a ...any) error {
+		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [" + fmt.Sprintf(format, a...) + "]"}
 	}
-	format := r.Format
-	if r.Bucket == "" {
-		format = "QCOW2" // one of our snapshots, whatever the caller called it
+	switch {
+	case m.BootMode == "" && r.BootMode == "":
+		return &failure{Code: "ClientError", Message: "ClientError: No valid partitions. Not a valid volume. [No boot loader was found for BIOS or UEFI; give BootMode to import the disk all the same]"}
+	case m.BootMode != "" && r.BootMode != "" && m.BootMode != r.BootMode:
+		return bad("The boot mode %s was asked for, but the disk boots by %s", r.BootMode, m.BootMode)
+	case r.Architecture != "" && r.Architecture != m.Architecture:
+		return bad("The architecture %s was asked for, but Windows is made for %s", r.Architecture, m.Architecture)
+	case r.LicenseType == licenseAWS && !m.Server:
+		return bad("Windows for clients can only be imported with the license type %s", licenseBYOL)
+	case r.LicenseType == "" && m.Server:
+		r.LicenseType = licenseAWS
+	case r.LicenseType == "":
+		r.LicenseType = licenseBYOL
 	}
-	u, err := image.Open(d.uploadFile(id), format)
-	return r, u, imported(err)
+	r.BootMode, r.Architecture = firstOf(m.BootMode, r.BootMode), m.Architecture
+	return nil
+}
+
+// keepDisks writes what the disks are on the task's record, once.
+func (d *Desk) keepDisks(ctx context.Context, r *importRecord, u *image.Upload, root int) error {
+	var disks []importedDisk
+	data := 0
+	for i, x := range u.Disks {
+		k := importedDisk{TaskID: r.ID, Number: i + 1, Source: r.Sources[u.From[i]].Number, Format: x.Format, DeviceName: rootDevice, SizeBytes: x.Size(), SnapshotID: d.ec2ID("snap-")}
+		if i != root {
+			k.DeviceName = fmt.Sprintf("/dev/sd%c", firstDataDevice+data)
+			data++
+		}
+		disks = append(disks, k)
+	}
+	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.NewInsert().Model(&disks).On("CONFLICT (task_id, number) DO NOTHING").Exec(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		_, err := tx.NewUpdate().Model(r).Column("boot_mode", "architecture", "license_type").WherePK().Exec(ctx)
+		return err
+	})
+}
+
+// openUpload opens a task's files as package image sees them.
+func (d *Desk) openUpload(r *importRecord) (*image.Upload, error) {
+	var files []image.File
+	for _, s := range r.Sources {
+		f := image.File{Name: s.name(), Path: d.uploadFile(r.ID, s.Number), Format: s.Format}
+		if s.FromSnapshot != "" {
+			f.Format = "QCOW2" // one of our snapshots, whatever the caller called it
+		}
+		files = append(files, f)
+	}
+	u, err := image.Open(files...)
+	return u, imported(err)
 }
 
 // imported makes the failure of an import out of image's.
@@ -228,49 +254,80 @@ func imported(err error) error {
 	return err
 }
 
-func (d *Desk) convertImport(ctx context.Context, id string) error {
-	if err := d.advance(ctx, id, taskConverting, "converting", 28); err != nil {
-		return err
-	}
-	r, u, err := d.openUpload(ctx, id)
+func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
+	u, err := d.openUpload(r)
 	if err != nil {
 		return err
 	}
 	defer u.Close()
-	target := d.snapshotFile(r.SnapshotID)
-	if _, err := os.Stat(target); err == nil {
-		return nil // a conversion appears whole or not at all: it has been done
+	var total, before, stored int64
+	for i, x := range r.Disks {
+		n, err := u.StoredBytes(i)
+		if err != nil {
+			return imported(err)
+		}
+		stored += n
+		total += x.SizeBytes
 	}
-	tell := d.progress(ctx, id, taskConverting, "converting", 28, 76)
-	return imported(u.Convert(ctx, target, func(percent float64) error { return tell(percent / 100) }))
+	if err := d.roomFor(stored, "the disks of "+r.source()); err != nil {
+		return err
+	}
+	tell := d.progress(ctx, r.ID, taskConverting, "converting", 28, 76)
+	for i, x := range r.Disks {
+		target := d.snapshotFile(x.SnapshotID)
+		if _, err := os.Stat(target); err == nil { // a conversion appears whole or not at all: it has been done
+			before += x.SizeBytes
+			continue
+		}
+		err := u.Convert(ctx, i, target, func(percent float64) error {
+			done := float64(before) + percent/100*float64(x.SizeBytes)
+			return tell(done/float64(max(total, 1)), fmt.Sprintf("disk %d of %d, %.0f %%", i+1, len(r.Disks), percent))
+		})
+		if err != nil {
+			return imported(err)
+		}
+		before += x.SizeBytes
+		if _, err := d.db.NewUpdate().Model(&x).Set("progress = 100").WherePK().Exec(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+	}
+	return nil
 }
 
-func (d *Desk) registerImport(ctx context.Context, id string) error {
-	message := "preparing ami"
-	r, err := d.importTask(ctx, id)
-	if err != nil {
-		return err
-	}
-	if r.Kind == importsSnapshot {
-		message = "preparing snapshot"
-	}
-	if err := d.advance(ctx, id, taskUpdating, message, 85); err != nil {
-		return err
-	}
-	c, err := image.Open(d.snapshotFile(r.SnapshotID), "QCOW2")
-	if err != nil {
-		return err
-	}
-	size := c.Disk().Size()
-	c.Close()
-	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		s := &snapshotRecord{ID: r.SnapshotID, TaskID: r.ID, Description: "Created by Berth for " + r.ID, SizeBytes: size, CreatedAt: d.now()}
-		if _, err := tx.NewInsert().Model(s).On("CONFLICT (id) DO NOTHING").Exec(ctx); err != nil || r.Kind == importsSnapshot {
+func (d *Desk) registerImport(ctx context.Context, r *importRecord) error {
+	for _, x := range r.Disks {
+		c, err := image.Open(image.File{Path: d.snapshotFile(x.SnapshotID), Format: "QCOW2"})
+		if err != nil {
 			return err
 		}
-		m := &machineImageRecord{ID: r.ImageID, TaskID: r.ID, SnapshotID: r.SnapshotID, Name: r.ID, Description: firstOf(r.Description, "Imported by Berth from "+r.source()),
-			Architecture: r.Architecture, BootMode: r.BootMode, CreatedAt: d.now()}
-		_, err := tx.NewInsert().Model(m).On("CONFLICT (id) DO NOTHING").Exec(ctx)
+		size := c.Disks[0].Size()
+		c.Close()
+		if size != x.SizeBytes {
+			return fmt.Errorf("desk: snapshot %s has %d bytes, its disk has %d", x.SnapshotID, size, x.SizeBytes)
+		}
+	}
+	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		root, data := "", []machineImageDisk{}
+		for _, x := range r.Disks {
+			s := &snapshotRecord{ID: x.SnapshotID, TaskID: r.ID, Description: "Created by Berth for " + r.ID, SizeBytes: x.SizeBytes, CreatedAt: d.now()}
+			if _, err := insertNew(ctx, tx, s, "id"); err != nil {
+				return err
+			}
+			if x.DeviceName == rootDevice {
+				root = x.SnapshotID
+			} else {
+				data = append(data, machineImageDisk{ImageID: r.ImageID, DeviceName: x.DeviceName, SnapshotID: x.SnapshotID})
+			}
+		}
+		if r.Kind == importsSnapshot {
+			return nil
+		}
+		m := &machineImageRecord{ID: r.ImageID, TaskID: r.ID, SnapshotID: root, Name: r.ID, Description: firstOf(r.Description, "Imported by Berth from "+r.source()),
+			Architecture: r.Architecture, BootMode: r.BootMode, LicenseType: r.LicenseType, CreatedAt: d.now()}
+		if fresh, err := insertNew(ctx, tx, m, "id"); err != nil || !fresh || len(data) == 0 {
+			return err
+		}
+		_, err := tx.NewInsert().Model(&data).Exec(ctx)
 		return err
 	})
 }

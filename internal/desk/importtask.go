@@ -2,10 +2,11 @@ package desk
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -14,29 +15,52 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// importRecord is an ImportImage or ImportSnapshot task.
+// importRecord is an ImportImage or ImportSnapshot task. What it reads is in its sources, what it makes in its disks.
 type importRecord struct {
 	bun.BaseModel   `bun:"table:import_tasks"`
 	ID              string    `bun:"id,pk"`
 	Kind            string    `bun:"kind"`
 	ClientToken     *string   `bun:"client_token"`
+	Request         string    `bun:"request"` // digest of what the request with the token asked for
 	Description     string    `bun:"description"`
-	Bucket          string    `bun:"bucket"` // "" when the source is a snapshot, then Key is its id
-	Key             string    `bun:"object_key"`
-	Format          string    `bun:"format"` // what the caller said, upper case, or ""
-	Architecture    string    `bun:"architecture"`
-	LicenseType     string    `bun:"license_type"`
-	BootMode        string    `bun:"boot_mode"` // what the caller said, then what the disk showed
+	Architecture    string    `bun:"architecture"` // what the caller said, then what the disk showed
+	LicenseType     string    `bun:"license_type"` // likewise
+	UsageOperation  string    `bun:"usage_operation"`
+	Hypervisor      string    `bun:"hypervisor"`
+	BootMode        string    `bun:"boot_mode"` // likewise
 	Status          string    `bun:"status"`
 	StatusMessage   string    `bun:"status_message"`
 	Progress        int       `bun:"progress"` // percent
 	CancelRequested bool      `bun:"cancel_requested"`
-	DiskFormat      string    `bun:"disk_format"`
-	DiskBytes       int64     `bun:"disk_bytes"` // size of the upload
-	SnapshotID      string    `bun:"snapshot_id"`
-	ImageID         string    `bun:"image_id"` // "" for a snapshot task
+	ImageID         string    `bun:"image_id"`    // "" for a snapshot task
+	Stage           string    `bun:"stage"`       // the step that it is in,
+	StageSince      time.Time `bun:"stage_since"` // since when, not counting when no service ran,
+	SeenAt          time.Time `bun:"seen_at"`     // when it was last seen at work,
+	WaitsFor        string    `bun:"waits_for"`   // and what it waits for, for people
 	CreatedAt       time.Time `bun:"created_at"`
+
+	Sources []importSource `bun:"-"`
+	Disks   []importedDisk `bun:"-"` // none until they are known
 }
+
+// importedDisk is a disk that an import makes.
+type importedDisk struct {
+	bun.BaseModel `bun:"table:import_disks"`
+	TaskID        string `bun:"task_id,pk"`
+	Number        int    `bun:"number,pk"` // from 1, in the order of the export
+	Source        int    `bun:"source"`    // the number of the source that it came in
+	Format        string `bun:"format"`
+	DeviceName    string `bun:"device_name"`
+	SizeBytes     int64  `bun:"size_bytes"` // virtual
+	SnapshotID    string `bun:"snapshot_id"`
+	Progress      int    `bun:"progress"` // percent
+}
+
+// Root devices and the others have these names, as EC2 recommends for volumes: /dev/sda1, /dev/sdf and on.
+const (
+	rootDevice      = "/dev/sda1"
+	firstDataDevice = 'f'
+)
 
 const (
 	importsImage    = "image"
@@ -55,35 +79,43 @@ const (
 	taskDeleted    = "deleted"
 )
 
-// importFormats are the formats that a caller may name. QCOW2 is ours; the rest are VM Import's.
-var importFormats = []string{"OVA", "VMDK", "VHD", "VHDX", "RAW", "QCOW2"}
-
 // ImportImage imports an uploaded virtual machine as an AMI. The work is asynchronous: DescribeImportImageTasks tells how
 // it goes. The same ClientToken gets the same task.
 func (e *EC2) ImportImage(ctx context.Context, in *ImportImageInput) (*ImportImageOutput, error) {
 	d := e.d
-	if len(in.DiskContainers) != 1 {
-		return nil, ec2Error("InvalidParameter", "Give one DiskContainer: a BYOL virtual machine must be on a single volume; got %d.", len(in.DiskContainers))
+	if n := len(in.DiskContainers); n == 0 || n > maxSources {
+		return nil, refused("InvalidParameter", "Give from 1 to %d DiskContainers; got %d.", maxSources, n)
 	}
-	if a := aws.ToString(in.Architecture); a != "" && a != "x86_64" {
-		return nil, ec2Error("InvalidParameter", "Architecture %s is not supported: Windows must be 64-bit (x86_64).", a)
+	if a := aws.ToString(in.Architecture); !slices.Contains([]string{"", "x86_64", "i386"}, a) {
+		return nil, refused("InvalidParameter", "Architecture %s is not supported: Windows must be for x86_64 or i386.", a)
 	}
 	if p := aws.ToString(in.Platform); p != "" && !strings.EqualFold(p, "Windows") {
-		return nil, ec2Error("InvalidParameter", "Platform %s is not supported: only Windows can be imported.", p)
-	}
-	if l := aws.ToString(in.LicenseType); l != "" && l != "BYOL" {
-		return nil, ec2Error("InvalidParameter", "LicenseType %s is not supported: Windows 10 and 11 can only be imported with BYOL.", l)
+		return nil, refused("InvalidParameter", "Platform %s is not supported: only Windows can be imported.", p)
 	}
 	if in.LicenseType != nil && in.UsageOperation != nil {
-		return nil, ec2Error("InvalidParameterCombination", "LicenseType and UsageOperation cannot be given together.")
+		return nil, refused("InvalidParameterCombination", "LicenseType and UsageOperation cannot be given together.")
+	}
+	license := aws.ToString(in.LicenseType)
+	if !slices.Contains([]string{"", licenseBYOL, licenseAWS}, license) {
+		return nil, refused("InvalidParameter", "LicenseType %s is not supported: give %s or %s.", license, licenseBYOL, licenseAWS)
+	}
+	if op := aws.ToString(in.UsageOperation); op != "" {
+		if license = usageLicense[op]; license == "" {
+			return nil, refused("InvalidParameter", "UsageOperation %s is not supported: Windows runs as RunInstances:0800 (BYOL) or RunInstances:0002 (AWS).", op)
+		}
 	}
 	boot := aws.ToString(in.BootMode)
 	if !slices.Contains([]string{"", "legacy-bios", "uefi"}, boot) {
-		return nil, ec2Error("InvalidParameter", "BootMode %s is not supported for an import: give legacy-bios or uefi.", boot)
+		return nil, refused("InvalidParameter", "BootMode %s is not supported for an import: give legacy-bios or uefi.", boot)
 	}
 	r := &importRecord{Kind: importsImage, ClientToken: in.ClientToken, Description: aws.ToString(in.Description), BootMode: boot,
-		Architecture: "x86_64", LicenseType: "BYOL", ID: d.ec2ID("import-ami-"), ImageID: d.ec2ID("ami-")}
-	r, err := d.newImport(ctx, r, &in.DiskContainers[0], aws.ToBool(in.Encrypted) || in.KmsKeyID != nil, tagsFor(in.TagSpecifications, "import-image-task"))
+		Architecture: aws.ToString(in.Architecture), LicenseType: license, UsageOperation: aws.ToString(in.UsageOperation), Hypervisor: aws.ToString(in.Hypervisor),
+		ID: d.ec2ID("import-ami-"), ImageID: d.ec2ID("ami-")}
+	tags, err := taskTags(in.TagSpecifications, "import-image-task")
+	if err != nil {
+		return nil, err
+	}
+	r, err = d.newImport(ctx, r, in.DiskContainers, aws.ToBool(in.Encrypted) || in.KmsKeyID != nil, tags)
 	if err != nil {
 		return nil, err
 	}
@@ -91,20 +123,42 @@ func (e *EC2) ImportImage(ctx context.Context, in *ImportImageInput) (*ImportIma
 	return &ImportImageOutput{t}, err
 }
 
+// Whose licence an image runs under, and EC2's codes for it ("AMI billing information fields" in the EC2 User Guide).
+const (
+	licenseBYOL = "BYOL"
+	licenseAWS  = "AWS"
+)
+
+var usageLicense = map[string]string{"RunInstances:0800": licenseBYOL, "RunInstances:0002": licenseAWS}
+
+// taskTags are the tags that a request gives its task. There is nothing else that it could tag.
+func taskTags(specs []TagSpecification, resourceType string) ([]EC2Tag, error) {
+	for _, s := range specs {
+		if t := aws.ToString(s.ResourceType); t != resourceType {
+			return nil, refused("InvalidParameterValue", "'%s' is not a valid taggable resource type for this operation: give %s.", t, resourceType)
+		}
+	}
+	return tagsFor(specs, resourceType), nil
+}
+
 // ImportSnapshot imports an uploaded disk as a snapshot, without asking what is on it.
 func (e *EC2) ImportSnapshot(ctx context.Context, in *ImportSnapshotInput) (*ImportSnapshotOutput, error) {
 	if in.DiskContainer == nil {
-		return nil, ec2Error("MissingParameter", "The request must contain the parameter DiskContainer.")
+		return nil, refused("MissingParameter", "The request must contain the parameter DiskContainer.")
 	}
-	if f := strings.ToUpper(aws.ToString(in.DiskContainer.Format)); f == "OVA" {
-		return nil, ec2Error("InvalidParameter", "Format OVA is not supported for a snapshot: give VMDK, VHD, VHDX or RAW.")
+	if f := strings.ToUpper(aws.ToString(in.DiskContainer.Format)); f == "OVA" || f == "OVF" {
+		return nil, refused("InvalidParameter", "Format %s is not supported for a snapshot: give VMDK, VHD, VHDX or RAW.", f)
 	}
 	if in.DiskContainer.SnapshotID != nil {
-		return nil, ec2Error("InvalidParameter", "A snapshot cannot be imported from a snapshot.")
+		return nil, refused("InvalidParameter", "A snapshot cannot be imported from a snapshot.")
+	}
+	tags, err := taskTags(in.TagSpecifications, "import-snapshot-task")
+	if err != nil {
+		return nil, err
 	}
 	d := e.d
 	r := &importRecord{Kind: importsSnapshot, ClientToken: in.ClientToken, Description: aws.ToString(in.Description), ID: d.ec2ID("import-snap-")}
-	r, err := d.newImport(ctx, r, in.DiskContainer, aws.ToBool(in.Encrypted) || in.KmsKeyID != nil, tagsFor(in.TagSpecifications, "import-snapshot-task"))
+	r, err = d.newImport(ctx, r, []DiskContainer{*in.DiskContainer}, aws.ToBool(in.Encrypted) || in.KmsKeyID != nil, tags)
 	if err != nil {
 		return nil, err
 	}
@@ -113,95 +167,83 @@ func (e *EC2) ImportSnapshot(ctx context.Context, in *ImportSnapshotInput) (*Imp
 }
 
 // newImport writes the record of a task and starts its flow; with a token that was used before it is that one's task.
-func (d *Desk) newImport(ctx context.Context, r *importRecord, c *DiskContainer, encrypted bool, tags []EC2Tag) (*importRecord, error) {
+func (d *Desk) newImport(ctx context.Context, r *importRecord, cs []DiskContainer, encrypted bool, tags []EC2Tag) (*importRecord, error) {
 	if encrypted {
-		return nil, ec2Error("InvalidParameter", "Importing a VM with an encrypted disk is not supported: leave out Encrypted and KmsKeyId.")
+		return nil, refused("InvalidParameter", "Importing a VM with an encrypted disk is not supported: leave out Encrypted and KmsKeyId.")
 	}
 	if on, err := d.encryptionByDefault(ctx); err != nil {
 		return nil, err
 	} else if on {
-		return nil, ec2Error("InvalidParameter", "Importing a VM with an encrypted disk is not supported. Encryption by default is on for this account and Region: switch it off (DisableEbsEncryptionByDefault) before importing your VM.")
+		return nil, refused("InvalidParameter", "Importing a VM with an encrypted disk is not supported. Encryption by default is on for this account and Region: switch it off (DisableEbsEncryptionByDefault) before importing your VM.")
 	}
-	r.Format = strings.ToUpper(aws.ToString(c.Format))
-	if r.Format != "" && !slices.Contains(importFormats, r.Format) {
-		return nil, ec2Error("InvalidParameter", "disk-image-format %s is not supported: give one of %s.", aws.ToString(c.Format), strings.Join(importFormats, ", "))
+	for i := range cs {
+		s, err := d.newSource(ctx, i+1, &cs[i])
+		if err != nil {
+			return nil, err
+		}
+		s.TaskID = r.ID
+		r.Sources = append(r.Sources, s)
 	}
 	var err error
-	if r.Bucket, r.Key, err = importSource(c); err != nil {
+	if r.Request, err = r.digest(); err != nil {
 		return nil, err
 	}
-	if r.Bucket == "" {
-		if ok, err := d.snapshotExists(ctx, r.Key); err != nil {
-			return nil, err
-		} else if !ok {
-			return nil, ec2Error("InvalidSnapshot.NotFound", "The snapshot '%s' does not exist.", r.Key)
-		}
-	}
 	r.Status, r.StatusMessage, r.Progress, r.CreatedAt = taskActive, "pending", 2, d.now()
-	r.SnapshotID = d.ec2ID("snap-")
+	r.StageSince, r.SeenAt = r.CreatedAt, r.CreatedAt
+	old := ""
 	err = d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		res, err := tx.NewInsert().Model(r).On("CONFLICT (client_token) DO NOTHING").Exec(ctx)
+		fresh, err := insertNew(ctx, tx, r, "client_token")
 		if err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil {
-			return err
-		} else if n > 0 {
+		if fresh {
+			if _, err := tx.NewInsert().Model(&r.Sources).Exec(ctx); err != nil {
+				return fmt.Errorf("desk: %w", err)
+			}
 			return putTags(ctx, tx, r.ID, tags)
 		}
-		var old importRecord
-		if err := tx.NewSelect().Model(&old).Where("client_token = ?", *r.ClientToken).Scan(ctx); err != nil {
-			return err
+		var before importRecord
+		if err := tx.NewSelect().Model(&before).Where("client_token = ?", *r.ClientToken).Scan(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
 		}
-		if old.Kind != r.Kind || old.Bucket != r.Bucket || old.Key != r.Key {
-			return ec2Error("IdempotentParameterMismatch", "The client token was used before with other parameters.")
+		if before.Kind != r.Kind || before.Request != r.Request {
+			return refused("IdempotentParameterMismatch", "The client token was used before with other parameters.")
 		}
-		*r = old
+		old = before.ID
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	d.start(&importDisk, work{ID: r.ID})
+	d.start(&importDisk, work{ID: firstOf(old, r.ID)})
+	if old != "" {
+		return d.importTask(ctx, old)
+	}
 	return r, nil
 }
 
-// importSource is where a container's disk is: a bucket and a key, or "" and a snapshot's id. Only s3:// URLs are taken;
-// nothing else is ever fetched.
-func importSource(c *DiskContainer) (bucket, key string, err error) {
-	given := 0
-	for _, is := range []bool{c.URL != nil, c.UserBucket != nil, c.SnapshotID != nil} {
-		if is {
-			given++
-		}
+// digest is what tells a request from another one with the same token.
+func (r *importRecord) digest() (string, error) {
+	var sources []importSource
+	for _, s := range r.Sources {
+		s.TaskID = ""
+		sources = append(sources, s)
 	}
-	if given != 1 {
-		return "", "", ec2Error("InvalidParameter", "A DiskContainer needs one of Url, UserBucket and SnapshotId.")
+	b, err := json.Marshal([]any{r.Kind, r.Description, r.Architecture, r.LicenseType, r.UsageOperation, r.BootMode, sources})
+	if err != nil {
+		return "", fmt.Errorf("desk: %w", err)
 	}
-	switch {
-	case c.SnapshotID != nil:
-		return "", *c.SnapshotID, nil
-	case c.UserBucket != nil:
-		bucket, key = aws.ToString(c.UserBucket.S3Bucket), aws.ToString(c.UserBucket.S3Key)
-	default:
-		u, err := url.Parse(*c.URL)
-		if err != nil || u.Scheme != "s3" {
-			return "", "", ec2Error("InvalidParameter", "Url %s is not supported: give s3://bucket/key.", *c.URL)
-		}
-		bucket, key = u.Host, strings.TrimPrefix(u.Path, "/")
-	}
-	if bucket == "" || key == "" {
-		return "", "", ec2Error("InvalidParameter", "The disk's S3 bucket and key must both be given.")
-	}
-	return bucket, key, nil
+	return fmt.Sprintf("%x", sha256.Sum256(b)), nil
 }
 
-// source names where the disk came from.
+// source names where the export came from.
 func (r *importRecord) source() string {
-	if r.Bucket == "" {
-		return r.Key
+	if n := len(r.Sources); n > 1 {
+		return fmt.Sprintf("%s and %d more", &r.Sources[0], n-1)
+	} else if n == 0 {
+		return "nowhere"
 	}
-	return "s3://" + r.Bucket + "/" + r.Key
+	return r.Sources[0].String()
 }
 
 // DescribeImportImageTasks tells how imports go, newest first.
@@ -245,19 +287,50 @@ func (d *Desk) importTasks(ctx context.Context, kind string, ids []string, filte
 	}
 	for _, id := range ids {
 		if !slices.ContainsFunc(rs, func(r importRecord) bool { return r.ID == id }) {
-			return nil, nil, ec2Error("InvalidConversionTaskId.Malformed", "The import task ID '%s' does not exist.", id)
+			return nil, nil, refused("InvalidConversionTaskId.Malformed", "The import task ID '%s' does not exist.", id)
 		}
 	}
 	for _, f := range filters {
 		if name := aws.ToString(f.Name); name != "task-state" {
-			return nil, nil, ec2Error("InvalidParameterValue", "The filter '%s' is invalid.", name)
+			return nil, nil, refused("InvalidParameterValue", "The filter '%s' is invalid.", name)
 		}
 		rs = slices.DeleteFunc(rs, func(r importRecord) bool { return !slices.Contains(f.Values, r.taskState()) })
 	}
 	if len(ids) > 0 {
 		rs = slices.DeleteFunc(rs, func(r importRecord) bool { return !slices.Contains(ids, r.ID) })
 	}
-	return ec2Page(rs, limit, token, func(r importRecord) string { return r.ID })
+	page, next, err := ec2Page(rs, limit, token, func(r importRecord) string { return r.ID })
+	if err != nil {
+		return nil, nil, err
+	}
+	return page, next, d.loadParts(ctx, page)
+}
+
+// loadParts reads the sources and disks of tasks.
+func (d *Desk) loadParts(ctx context.Context, rs []importRecord) error {
+	if len(rs) == 0 {
+		return nil
+	}
+	at := map[string]*importRecord{}
+	var ids []string
+	for i := range rs {
+		at[rs[i].ID] = &rs[i]
+		ids = append(ids, rs[i].ID)
+	}
+	var sources []importSource
+	var disks []importedDisk
+	for _, q := range []*bun.SelectQuery{d.db.NewSelect().Model(&sources), d.db.NewSelect().Model(&disks)} {
+		if err := q.Where("task_id IN (?)", bun.List(ids)).Order("task_id", "number").Scan(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+	}
+	for _, s := range sources {
+		at[s.TaskID].Sources = append(at[s.TaskID].Sources, s)
+	}
+	for _, x := range disks {
+		at[x.TaskID].Disks = append(at[x.TaskID].Disks, x)
+	}
+	return nil
 }
 
 // taskState is what the filter task-state sees: active while there is work.
@@ -272,40 +345,68 @@ func (r *importRecord) taskState() string {
 func (d *Desk) imageTask(ctx context.Context, r *importRecord) (ImportImageTask, error) {
 	tags, err := d.ec2Tags(ctx, r.ID)
 	t := ImportImageTask{
-		Architecture: optional(r.Architecture), BootMode: optional(r.BootMode), Description: optional(r.Description),
-		ImportTaskID: aws.String(r.ID), LicenseType: optional(r.LicenseType), Platform: aws.String("Windows"),
+		Architecture: optional(r.Architecture), BootMode: optional(r.BootMode), Description: optional(r.Description), Hypervisor: optional(r.Hypervisor),
+		ImportTaskID: aws.String(r.ID), LicenseType: optional(r.LicenseType), UsageOperation: optional(r.UsageOperation), Platform: aws.String("Windows"),
 		Status: aws.String(r.Status), StatusMessage: optional(r.StatusMessage), Tags: tags,
-	}
-	detail := SnapshotDetail{Format: optional(firstOf(r.DiskFormat, r.Format)), Status: aws.String(taskActive), DeviceName: aws.String("/dev/sda1")}
-	if r.Bucket != "" {
-		detail.UserBucket = &UserBucket{S3Bucket: aws.String(r.Bucket), S3Key: aws.String(r.Key)}
-	}
-	if r.DiskBytes > 0 {
-		detail.DiskImageSize = aws.Float64(float64(r.DiskBytes))
 	}
 	switch r.Status {
 	case taskCompleted: // progress and message are absent then
 		t.ImageID = aws.String(r.ImageID)
-		detail.Status, detail.SnapshotID = aws.String(taskCompleted), aws.String(r.SnapshotID)
 	case taskDeleted, taskDeleting:
-		detail.Status = aws.String(r.Status)
 	default:
 		t.Progress = aws.String(fmt.Sprint(r.Progress))
 	}
-	t.SnapshotDetails = []SnapshotDetail{detail}
+	t.SnapshotDetails = r.snapshotDetails()
 	return t, err
+}
+
+// snapshotDetails are a task's disks; as long as they are not known, its files.
+func (r *importRecord) snapshotDetails() (out []SnapshotDetail) {
+	detail := func(s *importSource) SnapshotDetail {
+		d := SnapshotDetail{Description: optional(s.Description), DeviceName: optional(s.DeviceName), Format: optional(s.Format), Status: aws.String(taskActive),
+			URL: optional(s.URL), UserBucket: s.userBucket()}
+		if s.FileBytes > 0 {
+			d.DiskImageSize = aws.Float64(float64(s.FileBytes))
+		}
+		switch r.Status {
+		case taskCompleted, taskDeleted, taskDeleting:
+			d.Status = aws.String(r.Status)
+		default:
+			d.StatusMessage = optional(r.WaitsFor)
+		}
+		return d
+	}
+	for _, x := range r.Disks {
+		d := detail(&r.Sources[x.Source-1])
+		d.DeviceName, d.Format = aws.String(x.DeviceName), aws.String(x.Format)
+		switch r.Status {
+		case taskCompleted:
+			d.SnapshotID = aws.String(x.SnapshotID)
+		case taskDeleted, taskDeleting:
+		default:
+			d.Progress = aws.String(fmt.Sprint(x.Progress))
+		}
+		out = append(out, d)
+	}
+	if len(r.Disks) == 0 {
+		for i := range r.Sources {
+			out = append(out, detail(&r.Sources[i]))
+		}
+		if len(out) == 1 && out[0].DeviceName == nil {
+			out[0].DeviceName = aws.String(rootDevice)
+		}
+	}
+	return out
 }
 
 func (d *Desk) snapshotTask(ctx context.Context, r *importRecord) (ImportSnapshotTask, error) {
 	tags, err := d.ec2Tags(ctx, r.ID)
-	detail := &SnapshotTaskDetail{Description: optional(r.Description), Format: optional(firstOf(r.DiskFormat, r.Format)), Status: aws.String(taskActive), StatusMessage: optional(r.StatusMessage),
-		UserBucket: &UserBucket{S3Bucket: aws.String(r.Bucket), S3Key: aws.String(r.Key)}}
-	if r.DiskBytes > 0 {
-		detail.DiskImageSize = aws.Float64(float64(r.DiskBytes))
-	}
+	s := r.snapshotDetails()[0]
+	detail := &SnapshotTaskDetail{Description: optional(r.Description), DiskImageSize: s.DiskImageSize, Format: s.Format, Status: aws.String(taskActive),
+		StatusMessage: optional(r.StatusMessage), SnapshotID: s.SnapshotID, URL: s.URL, UserBucket: s.UserBucket}
 	switch {
 	case r.Status == taskCompleted:
-		detail.Status, detail.SnapshotID = aws.String(taskCompleted), aws.String(r.SnapshotID)
+		detail.Status = aws.String(taskCompleted)
 	case r.Status == taskDeleted && !r.CancelRequested:
 		detail.Status = aws.String("error")
 	case r.Status == taskDeleted || r.Status == taskDeleting:
@@ -322,7 +423,7 @@ func (e *EC2) CancelImportTask(ctx context.Context, in *CancelImportTaskInput) (
 	d, id := e.d, aws.ToString(in.ImportTaskID)
 	r, err := d.importTask(ctx, id)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, ec2Error("InvalidConversionTaskId.Malformed", "The import task ID '%s' does not exist.", id)
+		return nil, refused("InvalidConversionTaskId.Malformed", "The import task ID '%s' does not exist.", id)
 	}
 	if err != nil {
 		return nil, err
@@ -339,7 +440,7 @@ func (e *EC2) CancelImportTask(ctx context.Context, in *CancelImportTaskInput) (
 		if r, err = d.importTask(ctx, id); err != nil { // it may have gone on since it was read
 			return nil, err
 		}
-		return nil, ec2Error("IncorrectState", "The import task %s is %s and cannot be cancelled.", id, r.Status)
+		return nil, refused("IncorrectState", "The import task %s is %s and cannot be cancelled.", id, r.Status)
 	}
 	return &CancelImportTaskOutput{ImportTaskID: aws.String(id), PreviousState: aws.String(r.Status), State: aws.String(taskDeleting)}, nil
 }
@@ -349,5 +450,6 @@ func (d *Desk) importTask(ctx context.Context, id string) (*importRecord, error)
 	if err := d.db.NewSelect().Model(&r).Where("id = ?", id).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("desk: import task %s: %w", id, err)
 	}
-	return &r, nil
+	one := []importRecord{r}
+	return &one[0], d.loadParts(ctx, one)
 }

@@ -25,7 +25,16 @@ type machineImageRecord struct {
 	Description   string    `bun:"description"`
 	Architecture  string    `bun:"architecture"`
 	BootMode      string    `bun:"boot_mode"`
+	LicenseType   string    `bun:"license_type"`
 	CreatedAt     time.Time `bun:"created_at"`
+}
+
+// machineImageDisk is a disk of an AMI besides its root.
+type machineImageDisk struct {
+	bun.BaseModel `bun:"table:machine_image_disks"`
+	ImageID       string `bun:"image_id,pk"`
+	DeviceName    string `bun:"device_name,pk"`
+	SnapshotID    string `bun:"snapshot_id"`
 }
 
 // snapshotRecord is an imported disk; its bytes are in Desk.snapshotFile.
@@ -58,7 +67,7 @@ func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*Des
 	}
 	for _, f := range in.Filters {
 		if name := aws.ToString(f.Name); imageFilter(name) == nil {
-			return nil, ec2Error("InvalidParameterValue", "The filter '%s' is invalid", name)
+			return nil, refused("InvalidParameterValue", "The filter '%s' is invalid", name)
 		}
 	}
 	// This account's images are the only ones here; "amazon" and other accounts own none.
@@ -103,7 +112,7 @@ func (d *Desk) executable(ctx context.Context, image string, users []string) (bo
 }
 
 func noImage(id string) error {
-	return ec2Error("InvalidAMIID.NotFound", "The image id '[%s]' does not exist", id)
+	return refused("InvalidAMIID.NotFound", "The image id '[%s]' does not exist", id)
 }
 
 func (d *Desk) ec2Image(ctx context.Context, r *machineImageRecord) (EC2Image, error) {
@@ -115,23 +124,44 @@ func (d *Desk) ec2Image(ctx context.Context, r *machineImageRecord) (EC2Image, e
 	if err != nil {
 		return EC2Image{}, err
 	}
+	details, usage := "Windows BYOL", "RunInstances:0800"
+	if r.LicenseType == licenseAWS {
+		details, usage = "Windows", "RunInstances:0002"
+	}
 	// EC2 knows the hypervisors ovm and xen alone, and says xen of its KVM machines too: typed clients know no other.
 	return EC2Image{
 		ImageID: aws.String(r.ID), ImageLocation: aws.String(d.cfg.AccountID + "/" + r.Name), ImageState: aws.String("available"),
 		ImageOwnerID: aws.String(d.cfg.AccountID), CreationDate: aws.Time(r.CreatedAt), Architecture: aws.String(r.Architecture), ImageType: aws.String("machine"),
-		Platform: aws.String("windows"), PlatformDetails: aws.String("Windows BYOL"), UsageOperation: aws.String("RunInstances:0800"),
+		Platform: aws.String("windows"), PlatformDetails: aws.String(details), UsageOperation: aws.String(usage),
 		BlockDeviceMappings: blocks, Description: optional(r.Description), Hypervisor: aws.String("xen"), Name: aws.String(r.Name),
 		RootDeviceName: aws.String("/dev/sda1"), RootDeviceType: aws.String("ebs"), VirtualizationType: aws.String("hvm"), BootMode: optional(r.BootMode), Tags: tags,
 	}, nil
 }
 
 func (d *Desk) blockDevices(ctx context.Context, r *machineImageRecord) ([]BlockDeviceMapping, error) {
-	var s snapshotRecord
-	if err := d.db.NewSelect().Model(&s).Where("id = ?", r.SnapshotID).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("desk: snapshot %s: %w", r.SnapshotID, err)
+	disks, err := disksOf(ctx, d.db, r)
+	if err != nil {
+		return nil, err
 	}
-	return []BlockDeviceMapping{{DeviceName: aws.String("/dev/sda1"), EBS: &EBSBlockDevice{
-		DeleteOnTermination: true, SnapshotID: aws.String(s.ID), VolumeSize: gibOf(s.SizeBytes), VolumeType: aws.String("gp2")}}}, nil
+	var out []BlockDeviceMapping
+	for _, x := range disks {
+		var s snapshotRecord
+		if err := d.db.NewSelect().Model(&s).Where("id = ?", x.SnapshotID).Scan(ctx); err != nil {
+			return nil, fmt.Errorf("desk: snapshot %s: %w", x.SnapshotID, err)
+		}
+		out = append(out, BlockDeviceMapping{DeviceName: aws.String(x.DeviceName), EBS: &EBSBlockDevice{
+			DeleteOnTermination: true, SnapshotID: aws.String(s.ID), VolumeSize: gibOf(s.SizeBytes), VolumeType: aws.String("gp2")}})
+	}
+	return out, nil
+}
+
+// disksOf are an AMI's disks, the root first.
+func disksOf(ctx context.Context, db bun.IDB, r *machineImageRecord) ([]machineImageDisk, error) {
+	data := []machineImageDisk{}
+	if err := db.NewSelect().Model(&data).Where("image_id = ?", r.ID).Order("device_name").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("desk: disks of %s: %w", r.ID, err)
+	}
+	return append([]machineImageDisk{{ImageID: r.ID, DeviceName: rootDevice, SnapshotID: r.SnapshotID}}, data...), nil
 }
 
 // gibOf is a size in GiB, rounded up: what Amazon's API calls GB.
@@ -227,19 +257,19 @@ func (e *EC2) ModifyImageAttribute(ctx context.Context, in *ModifyImageAttribute
 		case "remove":
 			remove = append(remove, list...)
 		default:
-			return nil, ec2Error("InvalidParameterValue", "Value (%s) for parameter operationType is invalid. Give add or remove.", op)
+			return nil, refused("InvalidParameterValue", "Value (%s) for parameter operationType is invalid. Give add or remove.", op)
 		}
 	case a == "description" && in.Value != nil:
 		description = &AttributeValue{Value: in.Value}
 	case a != "" && a != "launchPermission" && a != "description":
-		return nil, ec2Error("InvalidParameterValue", "The attribute '%s' cannot be modified.", a)
+		return nil, refused("InvalidParameterValue", "The attribute '%s' cannot be modified.", a)
 	}
 	if len(add)+len(remove) == 0 && description == nil {
-		return nil, ec2Error("InvalidParameterCombination", "No attributes specified.")
+		return nil, refused("InvalidParameterCombination", "No attributes specified.")
 	}
 	for _, p := range append(slices.Clone(add), remove...) {
 		if p.UserID == nil || !accountID(*p.UserID) {
-			return nil, ec2Error("InvalidAMIAttributeItemValue", "Images here are shared with accounts, by their 12 digits; groups and organizations do not exist.")
+			return nil, refused("InvalidAMIAttributeItemValue", "Images here are shared with accounts, by their 12 digits; groups and organizations do not exist.")
 		}
 	}
 	return &ModifyImageAttributeOutput{Return: true}, d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
@@ -295,7 +325,7 @@ func (e *EC2) DescribeImageAttribute(ctx context.Context, in *DescribeImageAttri
 			out.LaunchPermissions = append(out.LaunchPermissions, LaunchPermission{UserID: aws.String(p.UserID)})
 		}
 	default:
-		return nil, ec2Error("InvalidParameterValue", "The attribute '%s' is not kept here: ask for description, bootMode, blockDeviceMapping or launchPermission.", a)
+		return nil, refused("InvalidParameterValue", "The attribute '%s' is not kept here: ask for description, bootMode, blockDeviceMapping or launchPermission.", a)
 	}
 	return out, err
 }
@@ -308,6 +338,7 @@ func (e *EC2) DeregisterImage(ctx context.Context, in *DeregisterImageInput) (*D
 		return nil, err
 	}
 	withSnapshot := aws.ToBool(in.DeleteAssociatedSnapshots)
+	var disks []machineImageDisk
 	err = d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if ok, err := hold(ctx, tx, (*machineImageRecord)(nil), "id", r.ID); err != nil {
 			return err
@@ -317,24 +348,35 @@ func (e *EC2) DeregisterImage(ctx context.Context, in *DeregisterImageInput) (*D
 		if n, err := tx.NewSelect().Model((*workspaceImageRecord)(nil)).Where("machine_image_id = ? AND state = ?", r.ID, imagePending).Count(ctx); err != nil {
 			return fmt.Errorf("desk: %w", err)
 		} else if n > 0 {
-			return ec2Error("InvalidAMIID.Unavailable", "The image %s is being made into a WorkSpaces image; wait until that has ended.", r.ID)
+			return refused("InvalidAMIID.Unavailable", "The image %s is being made into a WorkSpaces image; wait until that has ended.", r.ID)
+		}
+		var err error
+		if disks, err = disksOf(ctx, tx, r); err != nil {
+			return err
 		}
 		if _, err := tx.NewDelete().Model(r).WherePK().Exec(ctx); err != nil || !withSnapshot {
 			return err
 		}
-		_, err := tx.NewDelete().Model((*snapshotRecord)(nil)).Where("id = ?", r.SnapshotID).Exec(ctx)
-		return err
+		for _, x := range disks {
+			if _, err := tx.NewDelete().Model((*snapshotRecord)(nil)).Where("id = ?", x.SnapshotID).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	out := &DeregisterImageOutput{Return: true}
-	if withSnapshot {
+	for _, x := range disks {
+		if !withSnapshot {
+			break
+		}
 		// The row went first: a file without a row is swept away at the next start, a row without a file would be a lie.
-		if err := removeIfThere(d.snapshotFile(r.SnapshotID)); err != nil {
+		if err := removeIfThere(d.snapshotFile(x.SnapshotID)); err != nil {
 			return nil, err
 		}
-		out.DeleteSnapshotResults = []DeleteSnapshotResult{{SnapshotID: aws.String(r.SnapshotID), ReturnCode: aws.String("success")}}
+		out.DeleteSnapshotResults = append(out.DeleteSnapshotResults, DeleteSnapshotResult{SnapshotID: aws.String(x.SnapshotID), ReturnCode: aws.String("success")})
 	}
 	return out, nil
 }
@@ -347,7 +389,7 @@ func ec2Page[T any](all []T, limit *int32, token *string, key func(T) string) ([
 	}
 	page, next, err := paginate(all, aws.ToInt32(limit), most, token, key)
 	if err != nil {
-		return nil, nil, ec2Error("InvalidParameterValue", "The nextToken is not valid.")
+		return nil, nil, refused("InvalidParameterValue", "The nextToken is not valid.")
 	}
 	return page, next, nil
 }

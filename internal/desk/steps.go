@@ -286,17 +286,34 @@ func (r *importRecord) importing() bool { return r.Status != taskCompleted && r.
 // uploadStep shows what import tasks have been given: what else lies in buckets is not this service's business.
 func (d *Desk) uploadStep(ctx context.Context) (console.Step, error) {
 	s := console.Step{State: console.ToDo, Summary: "Upload the OVA, VMDK, VHD, VHDX or raw disk to a bucket (aws s3 cp). Uploads are shown here once they are imported from."}
-	rs, n, err := newest[importRecord](ctx, d, "created_at DESC, id", "bucket <> ''")
+	rs, _, err := newest[importRecord](ctx, d, "created_at DESC, id", "")
+	if err == nil {
+		err = d.loadParts(ctx, rs)
+	}
+	if err != nil {
+		return s, err
+	}
+	n, err := d.db.NewSelect().Model((*importSource)(nil)).Where("from_snapshot = ''").Count(ctx)
 	if err != nil || n == 0 {
 		return s, err
 	}
 	s.State, s.Summary = console.Done, counted(n, "import has", "imports have")+" been given an upload."
 	for _, r := range rs {
-		it := console.Item{Name: "s3://" + r.Bucket + "/" + r.Key, ID: r.ID, State: strings.ToUpper(firstOf(r.DiskFormat, r.Format))}
-		if r.DiskBytes > 0 {
-			it.Detail = sizeText(r.DiskBytes)
+		for _, x := range r.Sources {
+			if x.FromSnapshot != "" || len(s.Items) == shownItems {
+				continue
+			}
+			it := console.Item{Name: x.String(), ID: r.ID, State: x.Format}
+			for _, made := range r.Disks {
+				if made.Source == x.Number && it.State == "" {
+					it.State = made.Format
+				}
+			}
+			if x.FileBytes > 0 {
+				it.Detail = sizeText(x.FileBytes)
+			}
+			s.Items = append(s.Items, it)
 		}
-		s.Items = append(s.Items, it)
 	}
 	return s, nil
 }
@@ -324,9 +341,12 @@ func (d *Desk) importStep(ctx context.Context) (console.Step, error) {
 		return s, fmt.Errorf("desk: %w", err)
 	}
 	for _, r := range rs {
-		it := console.Item{Name: firstOf(r.ImageID, r.SnapshotID), ID: r.ID, State: r.Status, Detail: r.StatusMessage}
+		it := console.Item{Name: firstOf(r.ImageID, r.ID), ID: r.ID, State: r.Status, Detail: r.StatusMessage}
 		if r.importing() {
 			it.Detail = fmt.Sprintf("%s, %d %%", firstOf(r.StatusMessage, r.Status), r.Progress)
+			if r.WaitsFor != "" {
+				it.Detail += ": " + r.WaitsFor
+			}
 		}
 		s.Items = append(s.Items, it)
 	}

@@ -9,12 +9,18 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
+	"github.com/aws/smithy-go"
 	"github.com/uptrace/bun"
 )
 
 // invalid is the refusal of a parameter's value.
 func invalid(format string, a ...any) error {
 	return &types.InvalidParameterValuesException{Message: aws.String(fmt.Sprintf(format, a...))}
+}
+
+// refused is a refusal that has a code and a text and no type of its own: all of EC2's, and those of single requests in a batch.
+func refused(code, format string, a ...any) error {
+	return &smithy.GenericAPIError{Code: code, Message: fmt.Sprintf(format, a...), Fault: smithy.FaultClient}
 }
 
 // optional is a string member that is left out when empty.
@@ -49,6 +55,17 @@ func paginate[T any](all []T, limit int32, most int, token *string, key func(T) 
 	}
 	all = all[:limit]
 	return all, aws.String(base64.RawURLEncoding.EncodeToString([]byte(key(all[limit-1])))), nil
+}
+
+// insertNew inserts a record, and tells whether it is new: false when there is one already with the same value in a column
+// that is unique.
+func insertNew(ctx context.Context, db bun.IDB, record any, column string) (bool, error) {
+	res, err := db.NewInsert().Model(record).On("CONFLICT (?) DO NOTHING", bun.Ident(column)).Exec(ctx)
+	if err != nil {
+		return false, fmt.Errorf("desk: %w", err)
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
 }
 
 // hold locks the row of a table that has an id, until the transaction ends, and tells whether there is one. An update that

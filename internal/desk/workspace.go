@@ -77,11 +77,6 @@ func (d *Desk) CreateWorkspaces(ctx context.Context, in *workspaces.CreateWorksp
 	return out, nil
 }
 
-// refused is the refusal of one request of several: an error code as CreateWorkspaces shows them (facts §9), and a text.
-func refused(code, format string, a ...any) error {
-	return &smithy.GenericAPIError{Code: code, Message: fmt.Sprintf(format, a...), Fault: smithy.FaultClient}
-}
-
 func (d *Desk) createWorkspace(ctx context.Context, req *types.WorkspaceRequest) (*workspaceRecord, error) {
 	if aws.ToBool(req.RootVolumeEncryptionEnabled) || aws.ToBool(req.UserVolumeEncryptionEnabled) || req.VolumeEncryptionKey != nil {
 		return nil, refused("UnsupportedWorkspaceConfiguration.Encryption", "Volumes cannot be encrypted here by the service.")

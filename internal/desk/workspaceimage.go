@@ -109,13 +109,9 @@ func (d *Desk) ImportWorkspaceImage(ctx context.Context, in *workspaces.ImportWo
 		} else if !ok {
 			return &types.ResourceNotFoundException{Message: aws.String(message(noImage(ami.ID))), ResourceId: in.Ec2ImageId}
 		}
-		res, err := tx.NewInsert().Model(r).On("CONFLICT (name) DO NOTHING").Exec(ctx)
-		if err != nil {
+		if fresh, err := insertNew(ctx, tx, r, "name"); err != nil {
 			return err
-		}
-		if n, err := res.RowsAffected(); err != nil {
-			return err
-		} else if n == 0 {
+		} else if !fresh {
 			return &types.ResourceAlreadyExistsException{Message: aws.String("An image with the name " + r.Name + " already exists.")}
 		}
 		return putTags(ctx, tx, r.ID, tagsOf(in.Tags))
@@ -345,9 +341,16 @@ func (d *Desk) inspectImage(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	disks, err := disksOf(ctx, d.db, &machineImageRecord{ID: r.MachineImageID, SnapshotID: r.SnapshotID})
+	if err != nil {
+		return err
+	}
+	var files []string
+	for _, x := range disks {
+		files = append(files, d.snapshotFile(x.SnapshotID))
+	}
 	profile, _ := check.ProfileByName(d.cfg.Profile) // identify has refused one that does not exist
-	report, err := image.Inspect(ctx, d.snapshotFile(r.SnapshotID),
-		check.Options{Profile: profile, Process: check.Process(r.IngestionProcess), Office: len(r.Applications) > 0, Ingestion: true})
+	report, err := image.Inspect(ctx, check.Options{Profile: profile, Process: check.Process(r.IngestionProcess), Office: len(r.Applications) > 0, Ingestion: true}, files...)
 	var f *image.Failure
 	if errors.As(err, &f) {
 		return &failure{Code: "UnknownError", Message: f.StatusMessage, Details: []failure{{Code: "UnknownError", Message: f.StatusMessage}}}

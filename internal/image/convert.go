@@ -26,12 +26,12 @@ const (
 // drivers are QEMU's names for the formats that this package's disks come in.
 var drivers = map[string]string{"RAW": "raw", "VMDK": "vmdk", "VHD": "vpc", "VHDX": "vhdx", "QCOW2": "qcow2"}
 
-// Convert writes the upload's disk as a standalone qcow2 at target, which appears there whole or not at all. progress is
+// Convert writes the upload's i-th disk as a standalone qcow2 at target, which appears there whole or not at all. progress is
 // told the percentage done; an error from it ends the conversion with that error.
 //
 // qemu-img does the copying. It runs on a file whose every reference to another file package disk has refused already, with
 // the format named, without network, and in a sandbox (bubblewrap) where only that file and the output are to be seen.
-func (u *Upload) Convert(ctx context.Context, target string, progress func(percent float64) error) error {
+func (u *Upload) Convert(ctx context.Context, i int, target string, progress func(percent float64) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	work, err := os.MkdirTemp(filepath.Dir(target), ".convert-")
@@ -39,11 +39,11 @@ func (u *Upload) Convert(ctx context.Context, target string, progress func(perce
 		return fmt.Errorf("image: %w", err)
 	}
 	defer os.RemoveAll(work)
-	source, err := sourceNode(u.Disk(), "/in/disk")
+	source, err := sourceNode(u.Disks[i], "/in/disk")
 	if err != nil {
 		return err
 	}
-	in, err := filepath.Abs(u.path)
+	in, err := filepath.Abs(u.files[u.From[i]].Path)
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
@@ -79,23 +79,23 @@ func (u *Upload) Convert(ctx context.Context, target string, progress func(perce
 	}
 	if exit := new(exec.ExitError); errors.As(err, &exit) && strings.HasPrefix(stderr.String(), "qemu-img:") && !strings.Contains(stderr.String(), "No space left") {
 		// It said no to this disk, and would again. (Killed, short of space, or a sandbox that cannot be made: that passes.)
-		return &Failure{"ClientError: Disk validation failed [Unsupported " + u.Disk().Format + " File Format: " + strings.TrimSpace(stderr.String()) + "]"}
+		return &Failure{"ClientError: Disk validation failed [Unsupported " + u.Disks[i].Format + " File Format: " + strings.TrimSpace(stderr.String()) + "]"}
 	}
 	if err != nil {
 		return fmt.Errorf("image: qemu-img convert: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
-	return u.keep(filepath.Join(work, "disk.qcow2"), target)
+	return u.keep(i, filepath.Join(work, "disk.qcow2"), target)
 }
 
 // keep checks what was made, flushes it and moves it to its place.
-func (u *Upload) keep(made, target string) error {
-	c, err := Open(made, "QCOW2")
+func (u *Upload) keep(i int, made, target string) error {
+	c, err := Open(File{Path: made, Format: "QCOW2"})
 	if err != nil {
 		return fmt.Errorf("image: reading the converted disk: %w", err)
 	}
-	size := c.Disk().Size()
+	size := c.Disks[0].Size()
 	c.Close()
-	if want := u.Disk().Size(); size != want {
+	if want := u.Disks[i].Size(); size != want {
 		return fmt.Errorf("image: the converted disk has %d bytes, the upload's has %d", size, want)
 	}
 	f, err := os.OpenFile(made, os.O_RDWR, 0)

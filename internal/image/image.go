@@ -9,53 +9,154 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"berth/internal/check"
 	"berth/internal/disk"
+	"berth/internal/windows"
 	"berth/internal/windows/offline"
 )
 
-// Open opens an uploaded file as the one disk that an import takes, by its content. format is what the caller said it is
-// ("OVA", "VMDK", …), or "". What is wrong with the file comes as a *Failure.
-func Open(path, format string) (*Upload, error) {
-	env, err := disk.OpenFile(path, disk.Options{Format: format})
-	var r *disk.Refusal
-	if format != "" && !strings.EqualFold(format, "RAW") && errors.As(err, &r) && r.Reason == disk.NotADisk {
-		return nil, &Failure{fmt.Sprintf("ClientError: Disk validation failed [Unsupported %s File Format: %s]", strings.ToUpper(format), r.Error())}
-	}
-	if err != nil {
-		return nil, failureOf(err)
-	}
-	if n := len(env.Disks); n != 1 {
-		env.Close()
-		return nil, &Failure{fmt.Sprintf("ClientError: Disk validation failed [The export has %d disks. A BYOL virtual machine must be on a single volume]", n)}
-	}
-	return &Upload{Envelope: env, path: path}, nil
+// File is one file of an export, as it was uploaded.
+type File struct {
+	// Name is the bare name by which a descriptor among the other files may refer to it (an OVF to its disks, a VMDK to its
+	// extents). "" when nothing does.
+	Name string
+	// Path is where it is here.
+	Path string
+	// Format is what the caller said it is ("OVA", "VMDK", …), or "".
+	Format string
 }
 
-// Upload is an uploaded file, opened: an export with one disk.
+// Open opens the files of an export by their content: an OVA, disks, an OVF or a split VMDK with the files that it names, or
+// several of them. What is wrong with a file comes as a *Failure.
+func Open(files ...File) (_ *Upload, err error) {
+	u := &Upload{Envelope: &disk.Envelope{}, files: files}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, u.Close())
+			if f := new(Failure); errors.As(err, &f) {
+				err = f
+			}
+		}
+	}()
+	// A file that another one names is part of that one, and no disk of its own, whatever it looks like.
+	part := make([]bool, len(files))
+	envelopes, errs := make([]*disk.Envelope, len(files)), make([]error, len(files))
+	for i := range files {
+		envelopes[i], errs[i] = u.open(i, part)
+		if envelopes[i] != nil {
+			u.opened = append(u.opened, envelopes[i])
+		}
+	}
+	for i, env := range envelopes {
+		if part[i] {
+			continue
+		}
+		if err := errs[i]; err != nil {
+			var r *disk.Refusal
+			if format := files[i].Format; format != "" && !strings.EqualFold(format, "RAW") && errors.As(err, &r) && r.Reason == disk.NotADisk {
+				return nil, &Failure{fmt.Sprintf("ClientError: Disk validation failed [Unsupported %s File Format: %s]", strings.ToUpper(format), r.Error())}
+			}
+			return nil, failureOf(err)
+		}
+		if u.Format == "" {
+			u.Format, u.Hardware = env.Format, env.Hardware
+		}
+		u.Warnings = append(u.Warnings, env.Warnings...)
+		for _, d := range env.Disks {
+			if len(files) > 1 && d.Name == "" {
+				d.Name = files[i].Name
+			}
+			u.Disks = append(u.Disks, d)
+			u.From = append(u.From, i)
+		}
+	}
+	switch n := len(u.Disks); {
+	case n == 0:
+		return nil, &Failure{"ClientError: Disk validation failed [The export has no disk]"}
+	case n > MaxDisks:
+		return nil, &Failure{fmt.Sprintf("ClientError: Disk validation failed [The export has %d disks; %d can be imported]", n, MaxDisks)}
+	}
+	return u, nil
+}
+
+// MaxDisks is how many disks a machine may have (VM Import: "VMs with more than 21 volumes are not supported").
+const MaxDisks = 21
+
+// open opens the i-th file, and marks in part those that it names.
+func (u *Upload) open(i int, part []bool) (*disk.Envelope, error) {
+	f := u.files[i]
+	return disk.OpenFile(f.Path, disk.Options{Format: f.Format, Siblings: func(name string) (disk.Source, error) {
+		for j, other := range u.files {
+			if j == i || other.Name != name || name == "" {
+				continue
+			}
+			folder, err := os.OpenRoot(filepath.Dir(other.Path))
+			if err != nil {
+				return nil, err
+			}
+			defer folder.Close()
+			part[j] = true
+			return disk.SiblingsIn(folder)(filepath.Base(other.Path))
+		}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}})
+}
+
+// Upload is an export, opened. Its Envelope has the disks of all files.
 type Upload struct {
 	*disk.Envelope
-	path string
+	// From tells for each disk the index of the file that it came in.
+	From []int
+
+	files  []File
+	opened []*disk.Envelope
 }
 
-// Disk is the upload's only disk.
-func (u *Upload) Disk() disk.Disk { return u.Disks[0] }
+// Close closes the files.
+func (u *Upload) Close() error {
+	var errs []error
+	for _, e := range u.opened {
+		errs = append(errs, e.Close())
+	}
+	return errors.Join(errs...)
+}
 
-// Verify sees that all of the disk is in the file, which may have been cut off on its way, then reads the whole file and
-// holds it against the digests that it brings along; a file without any is taken as it is.
-func (u *Upload) Verify(ctx context.Context) error {
-	for _, err := range u.Disk().Extents() {
-		if err == nil {
-			err = ctx.Err()
-		}
+// StoredBytes is the most that the i-th disk takes when it is kept, in bytes: what of it is not known to be zeros.
+func (u *Upload) StoredBytes(i int) (int64, error) {
+	var n int64
+	for x, err := range u.Disks[i].Extents() {
 		if err != nil {
-			return failureOf(err)
+			return 0, failureOf(err)
+		}
+		if x.Kind == disk.Data || x.Kind == disk.Compressed {
+			n += x.Length
 		}
 	}
-	if err := u.Envelope.Verify(ctx); err != nil && !errors.Is(err, disk.ErrNoManifest) {
-		return failureOf(err)
+	return n, nil
+}
+
+// Verify sees that all of the disks is in the files, which may have been cut off on their way, then reads the files whole and
+// holds them against the digests that they bring along; a file without any is taken as it is.
+func (u *Upload) Verify(ctx context.Context) error {
+	for _, d := range u.Disks {
+		for _, err := range d.Extents() {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return failureOf(err)
+			}
+		}
+	}
+	for _, e := range u.opened {
+		if err := e.Verify(ctx); err != nil && !errors.Is(err, disk.ErrNoManifest) {
+			return failureOf(err)
+		}
 	}
 	return nil
 }
@@ -95,7 +196,7 @@ func failureOf(err error) error {
 	return &Failure{fmt.Sprintf("ClientError: Disk validation failed [Unsupported %s File Format: %s]", r.Format, r.Error())}
 }
 
-// Windows looks for the Windows on the upload's disk: an import without one, or with an encrypted one, is a *Failure.
+// Windows looks for the Windows on the upload's disks: an import without one, or with an encrypted one, is a *Failure.
 func (u *Upload) Windows() ([]*offline.System, error) {
 	ss, err := offline.Open(u.Envelope)
 	if err != nil {
@@ -104,9 +205,91 @@ func (u *Upload) Windows() ([]*offline.System, error) {
 	return ss, nil
 }
 
-// Inspect runs the checks over the Windows on an imported disk.
-func Inspect(ctx context.Context, path string, opt check.Options) (check.Report, error) {
-	u, err := Open(path, "QCOW2")
+// Machine is what an import finds out about the machine on its disks.
+type Machine struct {
+	// Root is the index of the disk that holds Windows; the others hold data.
+	Root int
+	// BootMode is EC2's word for how it boots, "legacy-bios" or "uefi"; "" when no boot loader was found.
+	BootMode string
+	// Architecture is EC2's word for its processor: "x86_64", "i386", "arm64".
+	Architecture string
+	// Server: it is an edition of Windows Server.
+	Server bool
+}
+
+// Machine looks at the Windows on the upload's disks; of several it takes the first, which the checks tell about later. What
+// keeps a machine from being imported is a *Failure.
+func (u *Upload) Machine() (Machine, error) {
+	ss, err := u.Windows()
+	if err != nil {
+		return Machine{}, err
+	}
+	s := ss[0]
+	m := Machine{BootMode: map[string]string{"bios": "legacy-bios", "uefi": "uefi"}[s.Machine().Firmware]}
+	m.Root, _, _ = s.Location()
+	if i := otherBootDisk(s.Machine().Disks, m.Root); i >= 0 {
+		return m, &Failure{fmt.Sprintf("ClientError: No valid partitions. Not a valid volume. [The boot loader is on disk %d and Windows on disk %d; both must be on one]", i+1, m.Root+1)}
+	}
+	processor, err := systemText(s, `CurrentControlSet\Control\Session Manager\Environment`, "PROCESSOR_ARCHITECTURE")
+	if err != nil {
+		return m, &Failure{"ClientError: Unknown OS / Missing OS files. [" + err.Error() + "]"}
+	}
+	m.Architecture = map[string]string{"AMD64": "x86_64", "X86": "i386", "ARM64": "arm64"}[strings.ToUpper(processor)]
+	switch m.Architecture {
+	case "":
+		return m, &Failure{fmt.Sprintf("ClientError: Unknown OS / Missing OS files. [Windows is made for the processor %s]", Printable(processor))}
+	case "arm64":
+		return m, &Failure{"ClientError: Unknown OS / Missing OS files. [Windows for ARM64 is not supported]"}
+	}
+	product, err := systemText(s, `CurrentControlSet\Control\ProductOptions`, "ProductType")
+	if err != nil {
+		return m, &Failure{"ClientError: Unknown OS / Missing OS files. [" + err.Error() + "]"}
+	}
+	m.Server = !strings.EqualFold(product, "WinNT") // facts.go in check
+	return m, nil
+}
+
+// otherBootDisk is the index of the disk that a machine boots from where that is not the one with Windows; else -1.
+func otherBootDisk(disks []windows.Disk, root int) int {
+	other := -1
+	for i, d := range disks {
+		for _, p := range d.Partitions {
+			boots := p.Role == windows.RoleBoot || p.Role == windows.RoleSystem && p.Bootable
+			switch {
+			case boots && i == root:
+				return -1
+			case boots && other < 0:
+				other = i
+			}
+		}
+	}
+	return other
+}
+
+// systemText reads a text from the SYSTEM hive.
+func systemText(s windows.System, key, name string) (string, error) {
+	k, err := s.Open(windows.SystemHive, key)
+	if err != nil {
+		return "", fmt.Errorf("SYSTEM\\%s cannot be read: %w", key, err)
+	}
+	v, err := k.Value(name)
+	if err != nil {
+		return "", fmt.Errorf("SYSTEM\\%s\\%s cannot be read: %w", key, name, err)
+	}
+	t, err := text(v)
+	if err != nil {
+		return "", fmt.Errorf("SYSTEM\\%s\\%s: %w", key, name, err)
+	}
+	return t, nil
+}
+
+// Inspect runs the checks over the Windows on imported disks, the machine's root first.
+func Inspect(ctx context.Context, opt check.Options, paths ...string) (check.Report, error) {
+	var files []File
+	for i, p := range paths {
+		files = append(files, File{Name: fmt.Sprintf("disk %d", i+1), Path: p, Format: "QCOW2"})
+	}
+	u, err := Open(files...)
 	if err != nil {
 		return check.Report{}, err
 	}

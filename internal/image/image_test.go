@@ -30,14 +30,14 @@ func TestConvertEveryFormat(t *testing.T) {
 	for _, format := range phony.Formats {
 		t.Run(format, func(t *testing.T) {
 			path := export(t, phony.Base, format)
-			u, err := Open(path, "")
+			u, err := Open(File{Path: path})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer u.Close()
 			target := filepath.Join(t.TempDir(), "out.qcow2")
 			last := -1.0
-			if err := u.Convert(t.Context(), target, func(p float64) error {
+			if err := u.Convert(t.Context(), 0, target, func(p float64) error {
 				if p < last || p > 100 {
 					t.Errorf("progress went from %v to %v", last, p)
 				}
@@ -49,7 +49,7 @@ func TestConvertEveryFormat(t *testing.T) {
 			if fi, err := os.Stat(target); err != nil || fi.Mode().Perm() != 0o400 {
 				t.Errorf("the image can be written to: %v, %v", fi, err)
 			}
-			report, err := Inspect(t.Context(), target, check.Options{Ingestion: true})
+			report, err := Inspect(t.Context(), check.Options{Ingestion: true}, target)
 			if err != nil || !report.Fit {
 				t.Errorf("the converted disk: %+v, %v", report, err)
 			}
@@ -62,14 +62,14 @@ func TestConvertEveryFormat(t *testing.T) {
 }
 
 func TestConvertStopsWhenToldTo(t *testing.T) {
-	u, err := Open(export(t, phony.Base, "raw"), "RAW")
+	u, err := Open(File{Path: export(t, phony.Base, "raw"), Format: "RAW"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer u.Close()
 	target := filepath.Join(t.TempDir(), "out.qcow2")
 	enough := errors.New("enough")
-	if err := u.Convert(t.Context(), target, func(float64) error { return enough }); !errors.Is(err, enough) {
+	if err := u.Convert(t.Context(), 0, target, func(float64) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("Convert: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(target)); err != nil || len(left) != 0 {
@@ -89,7 +89,7 @@ func TestSandboxHidesTheHost(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	var refused *Failure
-	if _, err := Open(evil, ""); !errors.As(err, &refused) {
+	if _, err := Open(File{Path: evil}); !errors.As(err, &refused) {
 		t.Errorf("a disk with a backing file was opened: %v", err)
 	}
 	work := t.TempDir()
@@ -127,7 +127,7 @@ func TestWhatCannotBeImported(t *testing.T) {
 		"no Windows":   {export(t, "not-windows", "qcow2"), "", "ClientError: Unknown OS / Missing OS files."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u, err := Open(c.path, c.format)
+			u, err := Open(File{Path: c.path, Format: c.format})
 			if err == nil {
 				_, err = u.Windows()
 				u.Close()

@@ -146,7 +146,7 @@ func TestExternalResumes(t *testing.T) {
 	}
 
 	// The leftovers of a download of another object.
-	raw := (&download{e: external(""), bucket: b, key: "k", info: Info{Size: int64(len(content)), ETag: must2(d.store.head(b, "k"))(t).ETag}}).head()
+	raw := (&download{source: b + "\x00k", pieceBytes: testPiece, info: Info{Size: int64(len(content)), ETag: must2(d.store.head(b, "k"))(t).ETag}}).head()
 	content = pieces(t, d, b, "k", 77)
 	if err := os.Rename(dst, dst+pieceSuffix); err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestExternalResumes(t *testing.T) {
 	}
 
 	// A log whose file has gone: the crash was between the file's final name and the removal of the log.
-	raw = (&download{e: external(""), bucket: b, key: "k", info: Info{Size: int64(len(content)), ETag: must2(d.store.head(b, "k"))(t).ETag}}).head()
+	raw = (&download{source: b + "\x00k", pieceBytes: testPiece, info: Info{Size: int64(len(content)), ETag: must2(d.store.head(b, "k"))(t).ETag}}).head()
 	if err := os.WriteFile(dst+logSuffix, []byte(raw+"\n0 1048576.\n1 1048576.\n2 1048576.\n3 524288.\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

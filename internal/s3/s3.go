@@ -9,7 +9,8 @@
 //     buckets, upload (also in parts), download, list, copy and delete. Signatures, keys and policies are the business of package awsapi.
 //   - [External] reads from any other S3-compatible endpoint instead.
 //
-// Store and External are both a [Source], the only thing that the rest of Berth knows of this package.
+// Store and External are both a [Source]. Two more places can be read from besides, by URL, each a [Place]: [Web] (https, hosts that
+// were allowed) and [Folder] (a folder of this host). The rest of Berth knows only the two interfaces.
 //
 // It does not do versions, ACLs, tags, encryption, bucket policies, lifecycle, replication or any other sub-resource: those are refused
 // with NotImplemented, never ignored. docs/adr/0004-s3-door.md says why this is not an existing gateway.
@@ -57,7 +58,19 @@ type Source interface {
 	Stage(ctx context.Context, bucket, key, dst string, progress func(done, total int64)) error
 }
 
+// Place is where files are fetched from by a URL. Refusals are as a Source's; other errors are trouble that may pass.
+type Place interface {
+	// Check says what is wrong with a URL, without fetching anything: a sentence's end, "the host is not allowed".
+	Check(url string) error
+	// Stat tells a file's size, and an ETag that changes when the file does.
+	Stat(ctx context.Context, url string) (Info, error)
+	// Stage puts the file at path dst as Source.Stage does.
+	Stage(ctx context.Context, url, dst string, progress func(done, total int64)) error
+}
+
 var (
 	_ Source = (*Store)(nil)
 	_ Source = (*External)(nil)
+	_ Place  = (*Web)(nil)
+	_ Place  = (*Folder)(nil)
 )

@@ -34,7 +34,7 @@ func Open(ctx context.Context, rawURL string) (*bun.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrateUp(ctx, db); err != nil {
+	if err := migrateUp(ctx, db, ""); err != nil {
 		db.Close()
 		return nil, err
 	}
@@ -75,7 +75,8 @@ func open(rawURL string) (*bun.DB, error) {
 	}
 }
 
-func migrateUp(ctx context.Context, db *bun.DB) error {
+// migrateUp applies the migrations up to the one of a number; "" is all of them.
+func migrateUp(ctx context.Context, db *bun.DB, last string) error {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
@@ -83,6 +84,15 @@ func migrateUp(ctx context.Context, db *bun.DB) error {
 	ms := migrate.NewMigrations()
 	if err := ms.Discover(sub); err != nil {
 		return fmt.Errorf("store: reading migrations: %w", err)
+	}
+	if last != "" {
+		all := ms.Sorted()
+		ms = migrate.NewMigrations()
+		for _, m := range all {
+			if m.Name <= last {
+				ms.Add(m)
+			}
+		}
 	}
 	// A migration that dies half-way must not be taken for done.
 	m := migrate.NewMigrator(db, ms, migrate.WithMarkAppliedOnSuccess(true))

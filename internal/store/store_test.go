@@ -91,3 +91,48 @@ func TestPostgres(t *testing.T) {
 		db.Close()
 	}
 }
+
+// What an earlier version left is there after its tables have been made anew.
+func TestImportsOfAnEarlierVersionAreKept(t *testing.T) {
+	for _, url := range []string{"sqlite:" + filepath.Join(t.TempDir(), "berth.db"), storetest.Start(t).Empty(t)} {
+		db, err := open(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := migrateUp(t.Context(), db, "0002"); err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range []string{
+			`INSERT INTO import_tasks (id, kind, bucket, object_key, format, status, disk_format, disk_bytes, snapshot_id, image_id, created_at) VALUES ('import-ami-1', 'image', 'b', 'k.ova', 'OVA', 'completed', 'OVA', 7, 'snap-1', 'ami-1', '2026-01-01 00:00:00')`,
+			`INSERT INTO import_tasks (id, kind, bucket, object_key, status, image_id, created_at) VALUES ('import-ami-2', 'image', '', 'snap-1', 'deleted', 'ami-2', '2026-01-01 00:00:00')`,
+			`INSERT INTO snapshots (id, task_id, size_bytes, created_at) VALUES ('snap-1', 'import-ami-1', 512, '2026-01-01 00:00:00')`,
+			`INSERT INTO machine_images (id, task_id, snapshot_id, name, architecture, boot_mode, created_at) VALUES ('ami-1', 'import-ami-1', 'snap-1', 'n', 'x86_64', 'uefi', '2026-01-01 00:00:00')`,
+			`INSERT INTO launch_permissions (image_id, user_id) VALUES ('ami-1', '000000000000')`,
+		} {
+			if _, err := db.ExecContext(t.Context(), q); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := migrateUp(t.Context(), db, ""); err != nil {
+			t.Fatal(err)
+		}
+		for q, want := range map[string]string{
+			`SELECT bucket || '/' || object_key || ' ' || format || ' ' || file_bytes FROM import_sources WHERE task_id = 'import-ami-1'`: "b/k.ova OVA 7",
+			`SELECT bucket || object_key || from_snapshot FROM import_sources WHERE task_id = 'import-ami-2'`:                             "snap-1",
+			`SELECT format || ' ' || snapshot_id || ' ' || size_bytes FROM import_disks`:                                                  "OVA snap-1 512",
+			`SELECT snapshot_id || ' ' || license_type FROM machine_images`:                                                               "snap-1 BYOL",
+			`SELECT image_id FROM launch_permissions`:                                                                                     "ami-1",
+		} {
+			var got string
+			if err := db.NewRaw(q).Scan(t.Context(), &got); err != nil || got != want {
+				t.Errorf("%s: %q, %v; want %q", q, got, err, want)
+			}
+		}
+		for _, q := range []string{`DELETE FROM snapshots`, `INSERT INTO launch_permissions (image_id, user_id) VALUES ('ami-none', '1')`} {
+			if _, err := db.ExecContext(t.Context(), q); err == nil {
+				t.Errorf("%s: the foreign key is gone", q)
+			}
+		}
+	}
+}
