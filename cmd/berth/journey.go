@@ -187,19 +187,19 @@ func (j *journey) enable(ctx context.Context, say func(string)) (string, error) 
 
 func (j *journey) check(ctx context.Context, say func(string)) (string, error) {
 	say("reading the disk")
-	judged, _, err := checkFile(ctx, j.vm, "", check.Options{Office: j.office != ""})
+	judged, err := judgeExport(ctx, insideCmd{File: j.vm, Windows: 1}, check.Options{Office: j.office != ""})
 	if err != nil {
 		return "", err
 	}
-	if !judged.Fit {
+	if !judged.report.Fit {
 		var b strings.Builder
-		if err := report.Text(&b, judged, report.TextOptions{}); err != nil {
+		if err := report.Text(&b, judged.report, judged.subject, report.TextOptions{}); err != nil {
 			return "", err
 		}
 		return "", fmt.Errorf("the VM is not fit to become an image\n\n%s", b.String())
 	}
-	w := judged.Windows
-	return fmt.Sprintf("fit: Windows %s %s (%s), %d checks", w.Version, w.Edition, w.Language, len(judged.Findings)), nil
+	w := judged.report.Windows
+	return fmt.Sprintf("fit: Windows %s %s (%s), %d checks", w.Version, w.Edition, w.Language, len(judged.report.Findings)), nil
 }
 
 // key is where the export lies in the bucket.

@@ -1,12 +1,12 @@
-// Package report shows what a check came to: for people in a terminal.
 package report
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf8"
+	"unicode"
 
 	"berth/internal/check"
 )
@@ -15,36 +15,34 @@ import (
 type TextOptions struct {
 	// Color uses the terminal's colours; set it only when w is a terminal.
 	Color bool
-	// Width is the width of a line in columns; 0 is 80, and less than 60 is 60.
+	// Width is the width of a line in columns; 0 is 80, less than 60 is 60, and more than 120 is 120.
 	Width int
+	// Verbose shows evidence for what passed and what does not apply, too.
+	Verbose bool
 }
 
 // SGR sequences of ECMA-48.
 const (
-	red, yellow, green, cyan, bold, plain = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
+	red, yellow, green, cyan, bold, faint, plain = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
 )
 
-// minWidth holds the longest code beside its outcome.
-const minWidth = 60
+// Widths in columns: minWidth holds the longest code beside its outcome, and beyond maxWidth lines are tiring to read.
+const minWidth, maxWidth = 60, 120
 
-// Text writes the report for people: the verdict first, then what is wrong with evidence and remedy, then what is open, then
-// what passed, in short. What comes from the disk is written so that it cannot steer a terminal. A word longer than the line
-// (a registry path, a command) is broken where it must be.
-func Text(w io.Writer, r check.Report, opt TextOptions) error {
-	if opt.Width == 0 {
-		opt.Width = 80
+var partColours = map[string]string{"blocks": red, "fixable": yellow, "unknown": cyan, "guest": "", "passed": green, "notapplicable": ""}
+
+var verdictColours = map[int]string{check.ExitFit: green, check.ExitUnfit: red, check.ExitUnreadable: cyan}
+
+// Text writes the report for people: the verdict in the first line, how many findings there are of each kind in the next, then
+// every finding that asks for something to be done with its evidence and its remedy, then what is in order, in short. A word
+// longer than the line (a registry path, a command) is broken where it must be.
+func Text(w io.Writer, r check.Report, s Subject, opt TextOptions) error {
+	t := &page{w: bufio.NewWriter(w), color: opt.Color, width: min(max(cmp.Or(opt.Width, 80), minWidth), maxWidth)}
+	parts := Parts(r, s)
+	t.head(r, s, parts, opt.Verbose)
+	for _, p := range parts {
+		t.part(p, opt.Verbose)
 	}
-	t := &page{w: bufio.NewWriter(w), color: opt.Color, width: max(opt.Width, minWidth)}
-	t.summary(r)
-	for _, group := range [][]check.Outcome{{check.Fail}, {check.Warn}, {check.Unknown}} {
-		for _, f := range r.Findings {
-			if f.Outcome == group[0] {
-				t.finding(f)
-			}
-		}
-	}
-	t.list(r, check.Pass, "Passed", green)
-	t.list(r, check.NotApplicable, "Does not apply", "")
 	return t.w.Flush()
 }
 
@@ -62,115 +60,158 @@ func (t *page) paint(colour, s string) string {
 	return colour + s + plain
 }
 
-func (t *page) summary(r check.Report) {
-	count := map[check.Outcome]int{}
-	for _, f := range r.Findings {
-		count[f.Outcome]++
-	}
-	verdict, colour := "FIT", bold+green
-	switch r.ExitCode() {
-	case check.ExitUnfit:
-		verdict, colour = "NOT FIT", bold+red
-	case check.ExitUnreadable:
-		verdict, colour = "CANNOT TELL", bold+yellow
-	}
-	var parts []string
-	for _, c := range []struct {
-		o    check.Outcome
-		word string
-	}{{check.Fail, "failed"}, {check.Warn, "warned"}, {check.Unknown, "open"}, {check.Pass, "passed"}, {check.NotApplicable, "not applicable"}} {
-		if n := count[c.o]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, c.word))
-		}
-	}
-	for i, line := range t.lines("", "", fmt.Sprintf("%s for %s: %s", verdict, r.Profile, strings.Join(parts, ", "))) {
+func (t *page) head(r check.Report, s Subject, parts []Part, verbose bool) {
+	verdict := Verdict(r)
+	for i, line := range t.fill("", "", verdict+" for "+asked(r)) {
 		if i == 0 {
-			line = t.paint(colour, verdict) + strings.TrimPrefix(line, verdict)
+			line = t.paint(bold+verdictColours[r.ExitCode()], verdict) + strings.TrimPrefix(line, verdict)
 		}
 		fmt.Fprintln(t.w, line)
 	}
-	var about []string
-	for _, s := range []struct{ before, s string }{
-		{"version ", r.Windows.Version}, {"build ", r.Windows.Build}, {"", r.Windows.Edition}, {"", r.Windows.Language}, {"", r.Windows.Architecture}, {"", r.Windows.HostName},
-	} {
-		if s.s != "" {
-			about = append(about, s.before+s.s)
-		}
+	for _, line := range t.fillWords("", "", counts(parts)) {
+		fmt.Fprintln(t.w, line)
 	}
-	if len(about) > 0 {
-		t.wrap("", "Windows "+strings.Join(about, ", "))
+	subject := []string{s.File, about(r.Windows)}
+	if verbose {
+		subject = append(subject, made(s))
+	}
+	blank := true
+	for _, line := range append(subject, notes(r, s)...) {
+		if line == "" {
+			continue
+		}
+		if blank {
+			fmt.Fprintln(t.w)
+			blank = false
+		}
+		t.wrap("", "  ", line)
 	}
 }
 
-var outcomeColours = map[check.Outcome]string{check.Fail: bold + red, check.Warn: bold + yellow, check.Unknown: bold + cyan}
-
-func (t *page) finding(f check.Finding) {
-	fmt.Fprintf(t.w, "\n%s %s\n", t.paint(outcomeColours[f.Outcome], fmt.Sprintf("%-7s", f.Outcome)), onlyPrint(f.Code))
-	t.labelled("Asked", f.Title+".")
-	t.labelled("Because", f.Because)
-	for _, e := range seen(f) {
-		t.labelled("Seen", e)
-	}
-	for i, step := range strings.Split(f.Remedy, "\n") {
-		switch command := strings.HasPrefix(step, "  "); {
-		case f.Remedy == "":
-		case i == 0:
-			t.labelled("Remedy", step)
-		case command:
-			t.wrapFrom(gutter+"  ", gutter+"    ", step)
-		default:
-			t.wrap(gutter, step)
+func (t *page) part(p Part, verbose bool) {
+	title := fmt.Sprintf("%s (%d)", p.Title, len(p.Findings))
+	fmt.Fprintf(t.w, "\n%s\n", t.paint(bold+partColours[p.Name], strings.ToUpper(title)))
+	for _, s := range steps(p.Hint) {
+		if s.Command {
+			t.wrap("  ", "    ", s.Text)
+			continue
 		}
+		t.wrap("", "", s.Text)
 	}
-	if f.Fixable {
-		t.labelled("Fixable", "yes, on the powered-off disk")
+	switch {
+	case p.ToDo() || verbose:
+		for _, f := range p.Findings {
+			t.finding(f, partColours[p.Name], p.ToDo())
+		}
+	case p.Name == "guest":
+		t.titles(p.Findings)
+	default:
+		t.codes(p.Findings)
+	}
+}
+
+// codes writes the codes alone, in columns.
+func (t *page) codes(findings []check.Finding) {
+	longest := 0
+	for _, f := range findings {
+		longest = max(longest, columns(check.Printable(f.Code)))
+	}
+	if 2+longest > t.width {
+		for _, f := range findings {
+			t.wrap("  ", "    ", f.Code)
+		}
+		return
+	}
+	across := (t.width - 2 + 2) / (longest + 2)
+	down := (len(findings) + across - 1) / across
+	for row := range down {
+		line := ""
+		for i := row; i < len(findings); i += down {
+			code := check.Printable(findings[i].Code)
+			line += "  " + code + strings.Repeat(" ", longest-columns(code))
+		}
+		fmt.Fprintln(t.w, strings.TrimRight(line, " "))
+	}
+}
+
+// titles writes a line for each finding.
+func (t *page) titles(findings []check.Finding) {
+	for _, f := range findings {
+		t.wrap("  ", "    ", f.Code+": "+f.Title)
+	}
+}
+
+func (t *page) finding(f check.Finding, colour string, remedy bool) {
+	fmt.Fprintln(t.w)
+	outcome := outcomeWord(f.Outcome)
+	for i, line := range t.fill(outcome+"  ", "  ", f.Code) {
+		if code, ok := strings.CutPrefix(line, outcome); ok && i == 0 {
+			line = t.paint(colour, outcome) + "  " + t.paint(bold, strings.TrimLeft(code, " "))
+		}
+		fmt.Fprintln(t.w, line)
+	}
+	t.labelled("Asked", f.Title+".")
+	t.labelled("Found", f.Because)
+	label := "Seen"
+	for _, s := range sights(f) {
+		t.labelled(label, s.Where)
+		for _, what := range s.What {
+			t.wrap(gutter+"  ", gutter+"    ", what)
+		}
+		label = ""
+	}
+	if !remedy {
+		return
+	}
+	label = "Remedy"
+	for _, s := range steps(f.Remedy) {
+		if s.Command {
+			t.wrap(gutter+"  ", gutter+"    ", s.Text)
+			continue
+		}
+		t.labelled(label, s.Text)
+		label = ""
 	}
 }
 
 // gutter is as wide as the labels.
-const gutter = "           "
+const gutter = "          "
 
 func (t *page) labelled(label, s string) {
-	t.wrapFrom(fmt.Sprintf("  %-8s ", label+":"), gutter, s)
-}
-
-func (t *page) list(r check.Report, o check.Outcome, label, colour string) {
-	var codes []string
-	for _, f := range r.Findings {
-		if f.Outcome == o {
-			codes = append(codes, f.Code)
+	for i, line := range t.fill(gutter, gutter, s) {
+		if i == 0 && label != "" {
+			line = "  " + t.paint(faint, label) + strings.Repeat(" ", len(gutter)-2-len(label)) + strings.TrimPrefix(line, gutter)
 		}
+		fmt.Fprintln(t.w, strings.TrimRight(line, " "))
 	}
-	if len(codes) == 0 {
-		return
-	}
-	fmt.Fprintf(t.w, "\n%s\n", t.paint(colour, fmt.Sprintf("%s (%d)", label, len(codes))))
-	t.wrap("  ", strings.Join(codes, ", "))
 }
 
-func (t *page) wrap(indent, s string) { t.wrapFrom(indent, indent, s) }
-
-func (t *page) wrapFrom(first, indent, s string) {
-	for _, line := range t.lines(first, indent, s) {
+func (t *page) wrap(first, indent, s string) {
+	for _, line := range t.fill(first, indent, s) {
 		fmt.Fprintln(t.w, line)
 	}
 }
 
-// lines fills lines with words; the first begins with first, the others with indent.
-func (t *page) lines(first, indent, s string) []string {
+// fill fills lines with the words of s.
+func (t *page) fill(first, indent, s string) []string {
+	return t.fillWords(first, indent, strings.Fields(oneLine(s)))
+}
+
+// fillWords fills lines with words; the first begins with first, the others with indent. There is one at least.
+func (t *page) fillWords(first, indent string, words []string) []string {
 	var lines []string
 	line, empty := first, true
 	flush := func() {
 		lines = append(lines, strings.TrimRight(line, " "))
 		line, empty = indent, true
 	}
-	for word := range strings.FieldsSeq(onlyPrint(s)) {
+	for _, word := range words {
 		for word != "" {
-			room := t.width - utf8.RuneCountInString(line)
+			room := t.width - columns(line)
 			if !empty {
 				room--
 			}
-			if utf8.RuneCountInString(word) <= room {
+			if columns(word) <= room {
 				if !empty {
 					line += " "
 				}
@@ -194,12 +235,11 @@ func (t *page) lines(first, indent, s string) []string {
 // cut returns the longest beginning of a word that fits into n columns, up to its last backslash, slash or comma if it has one.
 func cut(word string, n int) string {
 	end := len(word)
-	for i := range word {
-		if n == 0 {
+	for i, r := range word {
+		if n -= runeColumns(r); n < 0 && i > 0 {
 			end = i
 			break
 		}
-		n--
 	}
 	if at := strings.LastIndexAny(word[:end], `\/,`); at > 0 {
 		return word[:at+1]
@@ -207,14 +247,29 @@ func cut(word string, n int) string {
 	return word[:end]
 }
 
-// seen is the evidence of a finding, a line for each thing that was looked at.
-func seen(f check.Finding) []string {
-	var lines []string
-	for _, e := range f.Evidence {
-		lines = append(lines, e.Text)
+// oneLine makes text safe for a terminal, for reports that were not made by check.Run (read back from JSON) as well. A line
+// end is a space.
+func oneLine(s string) string { return check.Printable(strings.ReplaceAll(s, "\n", " ")) }
+
+// columns is how many columns of a terminal a text takes.
+func columns(s string) int {
+	n := 0
+	for _, r := range s {
+		n += runeColumns(r)
 	}
-	return lines
+	return n
 }
 
-// onlyPrint escapes what could steer a terminal, for reports that were not made by check.Run (read back from JSON).
-func onlyPrint(s string) string { return check.Printable(strings.ReplaceAll(s, "\n", " ")) }
+// runeColumns is 2 for the wide characters of East Asia and pictures, 0 for marks that stand on the character before (UAX #11).
+func runeColumns(r rune) int {
+	switch {
+	case r < 0x300:
+		return 1
+	case unicode.In(r, unicode.Mn, unicode.Me):
+		return 0
+	case unicode.In(r, unicode.Han, unicode.Hangul, unicode.Hiragana, unicode.Katakana, unicode.Bopomofo),
+		r >= 0x3000 && r <= 0x303e, r >= 0xfe30 && r <= 0xfe6f, r >= 0xff01 && r <= 0xff60, r >= 0xffe0 && r <= 0xffe6, r >= 0x1f300 && r <= 0x1faff:
+		return 2
+	}
+	return 1
+}

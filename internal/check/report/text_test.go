@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"berth/internal/check"
+	"berth/internal/windows"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -36,25 +38,47 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
+var written = time.Date(2020, 9, 14, 8, 30, 1, 0, time.UTC)
+
 // unfit is a report with something of every kind.
 func unfit() check.Report {
+	const version, mount = `Microsoft\Windows NT\CurrentVersion`, `ControlSet001\Services\mountmgr`
+	offset := int64(446)
 	return check.Report{
-		Profile: "seed-2020", Open: []string{"FirewallEnabled"},
+		Profile: "seed-2020", Process: check.Regular, Notes: []string{"Amazon asks for 200 WorkSpaces per Region at least."}, Open: []string{"FirewallEnabled", "ZeroRearmCount"},
 		Windows: check.Windows{Version: "2004", Build: "19041", Edition: "Enterprise", Language: "en-US", Architecture: "AMD64", HostName: "DESKTOP-1"},
 		Findings: []check.Finding{
-			{Code: "OSNotSupported", Outcome: check.Pass, Title: "The Windows version is one that the profile takes", Because: "This is Windows 10 version 2004 (build 19041), which profile seed-2020 takes.", Evidence: []check.Evidence{{Text: `SOFTWARE\Microsoft\Windows NT\CurrentVersion\CurrentBuildNumber = "19041" (REG_SZ)`}}},
-			{Code: "VMWareToolsInstalled", Outcome: check.Fail, Title: "No hypervisor's guest tools are installed", Because: "Installed are: VMware Tools.", Evidence: []check.Evidence{{Text: `SOFTWARE\Microsoft\Windows\CurrentVersion\Uninstall\{A5CD39B7}\DisplayName = "VMware Tools" (REG_SZ)`}}, Remedy: "Settings > Apps > Apps & features > the tools > Uninstall, and restart. For VMware Tools:\n  wmic product where \"name='VMware Tools'\" call uninstall /nointeractive"},
-			{Code: "AutoMountDisabled", Outcome: check.Warn, Title: "New volumes are mounted by themselves", Because: "NoAutoMount is 1.", Evidence: []check.Evidence{{Text: `SYSTEM\ControlSet001\Services\mountmgr\NoAutoMount = 1 (REG_DWORD)`}}, Remedy: "In an elevated prompt:\n  mountvol /E", Fixable: true},
-			{Code: "FirewallEnabled", Outcome: check.Unknown, Title: "The firewall is off for public networks", Because: "This cannot be told: subkey list at 0x4f020: signature.", Evidence: []check.Evidence{{Text: "subkey list at 0x4f020"}}, Remedy: "Start the machine, let it settle, and shut it down completely."},
+			{Code: "OSNotSupported", Outcome: check.Pass, Title: "The Windows version is one that the profile takes", Because: "This is Windows 10 version 2004 (build 19041), which profile seed-2020 takes.", Evidence: []check.Evidence{
+				{Text: `SOFTWARE\` + version + `\CurrentBuildNumber = "19041" (REG_SZ)`, Hive: windows.Software, Key: version, Value: "CurrentBuildNumber", Type: "REG_SZ", Data: "19041", LastWrite: written, HiveState: "clean"},
+				{Text: `SOFTWARE\` + version + `\DisplayVersion is absent`, Hive: windows.Software, Key: version, Value: "DisplayVersion", LastWrite: written, HiveState: "clean"},
+			}},
+			{Code: "VMWareToolsInstalled", Outcome: check.Fail, Title: "No hypervisor's guest tools are installed", Because: "Installed are: VMware Tools.", Evidence: []check.Evidence{
+				{Text: `SOFTWARE\Microsoft\Windows\CurrentVersion\Uninstall\{A5CD39B7}\DisplayName = "VMware Tools" (REG_SZ)`, Hive: windows.Software, Key: `Microsoft\Windows\CurrentVersion\Uninstall\{A5CD39B7}`, Value: "DisplayName", Type: "REG_SZ", Data: "VMware Tools", LastWrite: written, HiveState: "clean"},
+			}, Remedy: "Settings > Apps > Apps & features > the tools > Uninstall, and restart. For VMware Tools:\n  wmic product where \"name='VMware Tools'\" call uninstall /nointeractive"},
+			{Code: "AutoMountDisabled", Outcome: check.Warn, Title: "Windows mounts new volumes by itself", Because: "NoAutoMount is 1.", Evidence: []check.Evidence{
+				{Text: `SYSTEM\` + mount + `\NoAutoMount = 1 (REG_DWORD)`, Hive: windows.SystemHive, Key: mount, Value: "NoAutoMount", Type: "REG_DWORD", Data: "1", LastWrite: written, HiveState: "replayed from its logs (12 entries)"},
+			}, Remedy: "In an elevated prompt:\n  mountvol /E", Fixable: true},
+			{Code: "FirewallEnabled", Outcome: check.Unknown, Title: "Windows Firewall is off for public networks", Because: "This cannot be told: subkey list at 0x4f020: signature.", Evidence: []check.Evidence{
+				{Text: `SYSTEM\ControlSet001\Services\SharedAccess: subkey list at 0x4f020: signature`, Hive: windows.SystemHive, Key: `ControlSet001\Services\SharedAccess`, HiveState: "damaged: subkey list at 0x4f020"},
+			}, Remedy: "Start the machine, let it settle, and shut it down completely."},
+			{Code: "ZeroRearmCount", Outcome: check.Unknown, Title: "Windows can be rearmed at least once", Because: "Only the running Windows knows.", Evidence: []check.Evidence{}, MayWait: true, Remedy: "Nothing to do on the disk."},
+			{Code: "IncompatiblePartitioning", Outcome: check.Pass, Title: "The disk is partitioned as the Windows version asks", Because: "The disk has an MBR.", Evidence: []check.Evidence{
+				{Text: "disk 0: MBR with 2 partitions", Disk: "disk 0", Structure: "MBR partition table", Offset: &offset},
+			}},
 			{Code: "PCoIPAgentInstalled", Outcome: check.NotApplicable, Title: "No PCoIP agent is installed", Because: "The profile does not ask for it.", Evidence: []check.Evidence{}},
 		},
 	}
 }
 
+// subject is what unfit is about.
+func subject() Subject {
+	return Subject{File: "win10 sample.ova", At: time.Date(2026, 11, 23, 7, 5, 9, 0, time.UTC), Version: "1.2.3", Notes: []string{"The digests of the manifest were not verified."}, Fix: "berth fix 'win10 sample.ova' -o fixed.qcow2"}
+}
+
 func text(t testing.TB, r check.Report, opt TextOptions) string {
 	t.Helper()
 	var b strings.Builder
-	if err := Text(&b, r, opt); err != nil {
+	if err := Text(&b, r, subject(), opt); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -62,6 +86,7 @@ func text(t testing.TB, r check.Report, opt TextOptions) string {
 
 func TestText(t *testing.T) {
 	golden(t, "unfit.txt", text(t, unfit(), TextOptions{}))
+	golden(t, "verbose.txt", text(t, unfit(), TextOptions{Verbose: true, Width: 60}))
 }
 
 func TestTextWidth(t *testing.T) {
@@ -86,7 +111,7 @@ func TestTextColours(t *testing.T) {
 	if !strings.Contains(coloured, red) {
 		t.Error("no colours on a terminal")
 	}
-	for _, sgr := range []string{red, yellow, green, cyan, bold, plain} {
+	for _, sgr := range []string{red, yellow, green, cyan, bold, faint, plain} {
 		coloured = strings.ReplaceAll(coloured, sgr, "")
 	}
 	if coloured != without {
@@ -120,7 +145,7 @@ type shut struct{}
 func (shut) Write([]byte) (int, error) { return 0, os.ErrClosed }
 
 func TestTextWriter(t *testing.T) {
-	if err := Text(shut{}, unfit(), TextOptions{}); !errors.Is(err, os.ErrClosed) {
+	if err := Text(shut{}, unfit(), Subject{}, TextOptions{}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("a closed writer gives %v", err)
 	}
 }
