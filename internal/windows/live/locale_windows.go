@@ -12,12 +12,6 @@ var (
 	procUserLocale   = kernel32.NewProc("GetUserDefaultLocaleName")
 )
 
-// Locales are the names of the locales in force ("en-US").
-type Locales struct {
-	System string `json:"system"` // for programs that know no Unicode
-	User   string `json:"user"`   // formats of the user who runs this program
-}
-
 // Locales asks Windows.
 func (s *System) Locales() (Locales, error) {
 	var l Locales

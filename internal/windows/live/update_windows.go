@@ -16,14 +16,12 @@ const (
 	heldParent  = `SOFTWARE\Berth`
 	heldStart   = "WindowsUpdateStart"
 	heldRunning = "WindowsUpdateRunning"
+	heldForGood = "WindowsUpdateStaysOff"
 )
 
-// HoldUpdates stops the Windows Update service and disables it, until ReleaseUpdates or KeepUpdatesOff is called; how it was
-// is written down first. Where that stands already it does nothing. A Windows without the service has nothing to hold.
+// HoldUpdates stops the Windows Update service and disables it until ReleaseUpdates; how it was is written down first, if it does not
+// stand there already. A Windows without the service has nothing to hold.
 func (s *System) HoldUpdates(ctx context.Context) error {
-	if held, err := s.UpdatesHeld(); held || err != nil {
-		return err
-	}
 	svc, err := openService(updateService, sys.SERVICE_QUERY_CONFIG|sys.SERVICE_CHANGE_CONFIG|sys.SERVICE_QUERY_STATUS|sys.SERVICE_STOP)
 	if errors.Is(err, sys.ERROR_SERVICE_DOES_NOT_EXIST) {
 		return nil
@@ -40,7 +38,11 @@ func (s *System) HoldUpdates(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if start == sys.SERVICE_DISABLED && !running {
+	held, err := s.UpdatesHeld()
+	if err != nil {
+		return err
+	}
+	if !held && start == sys.SERVICE_DISABLED && !running {
 		return nil // it is off, and will be afterwards
 	}
 	k, _, err := registry.CreateKey(registry.LOCAL_MACHINE, heldKey, registry.WRITE|registry.WOW64_64KEY)
@@ -48,23 +50,28 @@ func (s *System) HoldUpdates(ctx context.Context) error {
 		return fmt.Errorf(`HKLM\%s: %w`, heldKey, err)
 	}
 	defer k.Close()
-	n := uint32(0)
-	if running {
-		n = 1
+	if !held {
+		n := uint32(0)
+		if running {
+			n = 1
+		}
+		// heldStart comes last: without it nothing is put back.
+		err = errors.Join(k.SetDWordValue(heldRunning, n), k.SetDWordValue(heldStart, start))
+	} else if err = k.DeleteValue(heldForGood); errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	// heldStart comes last: without it nothing is put back.
-	if err := errors.Join(k.SetDWordValue(heldRunning, n), k.SetDWordValue(heldStart, start)); err != nil {
+	if err != nil {
 		return fmt.Errorf(`HKLM\%s: %w`, heldKey, err)
 	}
 	if err := svc.setStart(sys.SERVICE_DISABLED); err != nil {
-		return errors.Join(err, s.KeepUpdatesOff())
+		return err
 	}
 	return svc.stop(ctx)
 }
 
-// UpdatesHeld tells whether HoldUpdates was called, by this program or by one before it that was killed, and nothing after it.
+// UpdatesHeld tells whether HoldUpdates was called, by this program or by one before it that was killed, and not ReleaseUpdates since.
 func (s *System) UpdatesHeld() (bool, error) {
-	k, err := registry.OpenKey(registry.LOCAL_MACHINE, heldKey, registry.READ|registry.WOW64_64KEY)
+	k, err := openHeld(registry.READ)
 	if err == nil {
 		defer k.Close()
 		_, _, err = k.GetIntegerValue(heldStart)
@@ -78,50 +85,76 @@ func (s *System) UpdatesHeld() (bool, error) {
 	return true, nil
 }
 
-// ReleaseUpdates puts the Windows Update service back as it was before HoldUpdates, and forgets that.
-func (s *System) ReleaseUpdates() error {
+// KeepUpdatesOff makes ReleaseUpdates leave the service off, until HoldUpdates is called again.
+func (s *System) KeepUpdatesOff() error {
 	if held, err := s.UpdatesHeld(); !held || err != nil {
 		return err
 	}
-	k, err := registry.OpenKey(registry.LOCAL_MACHINE, heldKey, registry.READ|registry.WOW64_64KEY)
+	k, err := openHeld(registry.WRITE)
+	if err == nil {
+		defer k.Close()
+		err = k.SetDWordValue(heldForGood, 1)
+	}
 	if err != nil {
 		return fmt.Errorf(`HKLM\%s: %w`, heldKey, err)
-	}
-	defer k.Close()
-	start, _, err := k.GetIntegerValue(heldStart)
-	if err != nil || start > sys.SERVICE_DISABLED {
-		return fmt.Errorf(`HKLM\%s\%s is %d: %w`, heldKey, heldStart, start, errors.Join(err, errors.New("no start type")))
-	}
-	running, _, err := k.GetIntegerValue(heldRunning)
-	if err != nil {
-		return fmt.Errorf(`HKLM\%s\%s: %w`, heldKey, heldRunning, err)
-	}
-	svc, err := openService(updateService, sys.SERVICE_CHANGE_CONFIG|sys.SERVICE_START)
-	if err != nil {
-		return err
-	}
-	defer svc.close()
-	if err := svc.setStart(uint32(start)); err != nil {
-		return err
-	}
-	if err := s.KeepUpdatesOff(); err != nil { // what was written down is done
-		return err
-	}
-	if running != 0 && start != sys.SERVICE_DISABLED {
-		if err := sys.StartService(svc.h, 0, nil); err != nil && !errors.Is(err, sys.ERROR_SERVICE_ALREADY_RUNNING) {
-			return fmt.Errorf("service %s does not start again: %w", updateService, err)
-		}
 	}
 	return nil
 }
 
-// KeepUpdatesOff forgets how the service was, so that it stays as it is now.
-func (s *System) KeepUpdatesOff() error {
-	err := registry.DeleteKey(registry.LOCAL_MACHINE, heldKey)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// ReleaseUpdates puts the Windows Update service back as it was before HoldUpdates, unless KeepUpdatesOff was called since, and
+// forgets how it was. It tells whether it put anything back.
+func (s *System) ReleaseUpdates() (restored bool, err error) {
+	if held, err := s.UpdatesHeld(); !held || err != nil {
+		return false, err
+	}
+	k, err := openHeld(registry.READ)
+	if err != nil {
+		return false, fmt.Errorf(`HKLM\%s: %w`, heldKey, err)
+	}
+	defer k.Close()
+	if _, _, err := k.GetIntegerValue(heldForGood); err == nil {
+		return false, forgetHeld()
+	}
+	start, _, err := k.GetIntegerValue(heldStart)
+	if err == nil && start > sys.SERVICE_DISABLED {
+		err = fmt.Errorf("%d is no start type", start)
+	}
+	if err != nil {
+		return false, fmt.Errorf(`HKLM\%s\%s: %w`, heldKey, heldStart, err)
+	}
+	running, _, err := k.GetIntegerValue(heldRunning)
+	if err != nil {
+		return false, fmt.Errorf(`HKLM\%s\%s: %w`, heldKey, heldRunning, err)
+	}
+	svc, err := openService(updateService, sys.SERVICE_CHANGE_CONFIG|sys.SERVICE_START)
+	if err != nil {
+		return false, err
+	}
+	defer svc.close()
+	if err := svc.setStart(uint32(start)); err != nil {
+		return false, err
+	}
+	if err := forgetHeld(); err != nil {
+		return true, err
+	}
+	if running != 0 && start != sys.SERVICE_DISABLED {
+		if err := sys.StartService(svc.h, 0, nil); err != nil && !errors.Is(err, sys.ERROR_SERVICE_ALREADY_RUNNING) {
+			return true, fmt.Errorf("service %s does not start again: %w", updateService, err)
+		}
+	}
+	return true, nil
+}
+
+func openHeld(access uint32) (registry.Key, error) {
+	return registry.OpenKey(registry.LOCAL_MACHINE, heldKey, access|registry.WOW64_64KEY)
+}
+
+// forgetHeld removes what was written down.
+func forgetHeld() error {
+	if err := registry.DeleteKey(registry.LOCAL_MACHINE, heldKey); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf(`HKLM\%s: %w`, heldKey, err)
 	}
-	// Others may have put something there.
+	// Others may have put something into the key above.
 	if parent, err := registry.OpenKey(registry.LOCAL_MACHINE, heldParent, registry.READ|registry.WOW64_64KEY); err == nil {
 		info, err := parent.Stat()
 		parent.Close()
