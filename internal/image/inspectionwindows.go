@@ -66,7 +66,7 @@ func inspectWindows(ctx context.Context, s *offline.System) Windows {
 		TimeZone:     value(s, windows.SystemHive, control+"TimeZoneInformation", "TimeZoneKeyName", text),
 		Setup:        value(s, windows.Software, `Microsoft\Windows\CurrentVersion\Setup\State`, "ImageState", text),
 		Hibernation:  hibernation(s),
-		FastStartup:  value(s, windows.SystemHive, control+`Session Manager\Power`, "HiberbootEnabled", boolean),
+		FastStartup:  fastStartup(s),
 		Programs:     programs(s, f),
 		Users:        users(s),
 		Network:      networkAdapters(s),
@@ -245,6 +245,11 @@ func hibernation(s windows.System) Fact[string] {
 		return fact("resumed", fmt.Sprintf("%s begins with %q", from, b))
 	}
 	return fact("none", fmt.Sprintf("%s begins with % x", from, b))
+}
+
+// fastStartup reads whether a shutdown hibernates the kernel.
+func fastStartup(s windows.System) Fact[bool] {
+	return value(s, windows.SystemHive, control+`Session Manager\Power`, "HiberbootEnabled", boolean)
 }
 
 // programs adds versions and publishers to the names that check reads.
