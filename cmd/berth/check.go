@@ -22,39 +22,39 @@ import (
 	"berth/internal/windows/offline"
 )
 
-// requirementFlags say what a machine is judged for.
-type requirementFlags struct {
+// judgeFlags say what a machine is judged for.
+type judgeFlags struct {
 	Profile string `help:"Whose requirements: ${profiles}, or a file with a profile of your own." default:"${profile}" env:"BERTH_PROFILE" placeholder:"NAME|FILE"`
 	Process string `help:"What the image is to be ingested as: ${processes}." default:"${process}"`
 	Office  bool   `help:"The image is to be subscribed to Microsoft Office through the service."`
 }
 
 // options turns the flags into what check.Run takes.
-func (r requirementFlags) options() (check.Options, error) {
-	profile, ok := check.ProfileByName(r.Profile)
+func (j judgeFlags) options() (check.Options, error) {
+	profile, ok := check.ProfileByName(j.Profile)
 	if !ok {
 		var err error
-		if profile, err = loadProfile(r.Profile); err != nil {
+		if profile, err = loadProfile(j.Profile); err != nil {
 			return check.Options{}, err
 		}
 	}
-	process := check.Process(strings.ToUpper(r.Process))
+	process := check.Process(strings.ToUpper(j.Process))
 	if process != "" && !process.Known() {
-		return check.Options{}, fmt.Errorf("there is no ingestion process %q: choose %s", r.Process, processNames())
+		return check.Options{}, fmt.Errorf("there is no ingestion process %q: choose %s", j.Process, processNames())
 	}
-	return check.Options{Profile: profile, Process: process, Office: r.Office}, nil
+	return check.Options{Profile: profile, Process: process, Office: j.Office}, nil
 }
 
 // arguments are the flags as they were given, for a command that is to be typed.
-func (r requirementFlags) arguments() []string {
+func (j judgeFlags) arguments() []string {
 	var words []string
-	if r.Profile != "" && r.Profile != check.DefaultProfile {
-		words = append(words, "--profile", r.Profile)
+	if j.Profile != "" && j.Profile != check.DefaultProfile {
+		words = append(words, "--profile", j.Profile)
 	}
-	if r.Process != "" && r.Process != string(check.DefaultProcess) {
-		words = append(words, "--process", r.Process)
+	if j.Process != "" && j.Process != string(check.DefaultProcess) {
+		words = append(words, "--process", j.Process)
 	}
-	if r.Office {
+	if j.Office {
 		words = append(words, "--office")
 	}
 	return words
@@ -95,7 +95,7 @@ func processNames() string {
 
 type checkCmd struct {
 	insideCmd
-	requirementFlags
+	judgeFlags
 	Output  string `help:"text, json, html (one page to mail), junit or sarif (for CI systems)." enum:"text,json,html,junit,sarif" default:"text" short:"o"`
 	Out     string `help:"Write the report to this file instead of printing it." short:"O" type:"path" placeholder:"FILE"`
 	Logs    string `help:"Also write the two logs that Amazon's checker leaves into this folder." type:"path" placeholder:"FOLDER"`
