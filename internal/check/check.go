@@ -64,6 +64,9 @@ type Check struct {
 	// Source says who asks for it and where the test is written down: "document" is Amazon's page "Bring Your Own Windows Desktop
 	// Licenses" of September 2020, "facts" the project's collection of facts around it (byol-facts), by section.
 	Source string
+	// Operation is the operation of Amazon's API whose check it is: empty for the import of a machine, "CreateWorkspaceImage" for
+	// the checks of a WorkSpace that a custom image is made of, which are NOT_APPLICABLE to a machine.
+	Operation string
 	// Profiles names the profiles that ask for it, for those that began as them too; nil means all.
 	Profiles []string
 	// Applies says for people to what else the check is confined ("Windows 11", "Office is subscribed to"); empty: to nothing.

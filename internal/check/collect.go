@@ -32,7 +32,8 @@ const (
 func Collect(ctx context.Context, sys windows.System) *Facts {
 	r := &reader{sys: sys}
 	f := &Facts{}
-	for _, read := range []func(*Facts){r.identity, r.software, r.account, r.settings, r.network, r.machine} {
+	for _, read := range []func(*Facts){r.identity, r.software, r.protection, r.membership, r.account, r.settings, r.servicing, r.licence,
+		r.sysprep, r.packages, r.network, r.boot, r.machine, r.drives} {
 		if ctx.Err() != nil {
 			break
 		}
@@ -189,6 +190,7 @@ func (r *reader) software(f *Facts) {
 			return strings.FieldsFunc(s, func(c rune) bool { return c == ',' || c == ' ' }), shown, err
 		})
 	f.GuestTools = r.guestTools()
+	r.pcoip(f)
 }
 
 // powerShell reads the engine's version. Key 3 holds versions 3 to 5.1, key 1 versions 1 and 2.
@@ -340,7 +342,13 @@ const (
 func (r *reader) settings(f *Facts) {
 	f.AutoLogon = value(r, windows.Software, winlogon, "AutoAdminLogon", keyAlways, false, switchText)
 	f.AutoLogonPassword = value(r, windows.Software, winlogon, "DefaultPassword", keyAlways, false,
-		func(windows.Value) (bool, string, error) { return true, "(a password, not shown)", nil })
+		func(v windows.Value) (bool, string, error) {
+			if len(strings.Trim(string(v.Data), "\x00")) == 0 {
+				return false, "(nothing)", nil
+			}
+			return true, "(a password, not shown)", nil
+		})
+	f.AutoLogonSecret = r.present(windows.Security, `Policy\Secrets\DefaultPassword`)
 	f.AutoMountOff = value(r, windows.SystemHive, mountManager, "NoAutoMount", keyAlways, false, boolean)
 	f.RealTimeIsUniversal = value(r, windows.SystemHive, timeZone, "RealTimeIsUniversal", keyAlways, false, boolean)
 	f.FirewallPublic = value(r, windows.SystemHive, publicProfile, "EnableFirewall", keyAlways, false, boolean)

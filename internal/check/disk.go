@@ -131,7 +131,7 @@ func judgePartitioning(f *Facts, p Params) Verdict {
 }
 
 func judgeBoot(f *Facts, _ Params) Verdict {
-	on := []fact{f.Disks, f.Installations}
+	on := []fact{f.Disks, f.Installations, f.BootEntries}
 	if f.Installations.OK() && f.Installations.Value > 1 {
 		return unmet(fmt.Sprintf("There are %d installations of Windows on the disks.", f.Installations.Value), on...)
 	}
@@ -145,6 +145,9 @@ func judgeBoot(f *Facts, _ Params) Verdict {
 	}
 	if f.Disks.OK() && len(bootable) > 1 {
 		return unmet(fmt.Sprintf("%d partitions are marked bootable: %s.", len(bootable), names(bootable)), on...)
+	}
+	if n := len(f.BootEntries.Value); n > 1 {
+		return unmet(fmt.Sprintf("The boot manager offers %d Windows: %s.", n, names(f.BootEntries.Value)), on...)
 	}
 	if v, no := missing(on...); no {
 		return v

@@ -1,6 +1,10 @@
 package check
 
-import "berth/internal/windows"
+import (
+	"time"
+
+	"berth/internal/windows"
+)
 
 // Facts is all that the checks know of a machine. Every field is a [Known]; nothing here judges. A test blanks every field
 // in turn and shows that no verdict becomes better for it.
@@ -41,6 +45,27 @@ type Facts struct {
 	OfficeClickToRun Known[[]string]
 	// GuestTools are the services of hypervisors' guest tools.
 	GuestTools Known[[]string]
+	// PCoIPService: the PCoIP agent's service is registered. PCoIPUninstaller is its uninstaller's path on C:; empty when there is none.
+	PCoIPService     Known[bool]
+	PCoIPUninstaller Known[string]
+	// CheckerStatus is what Amazon's BYOL Checker wrote when it ended, "success" or "fail"; empty when it was not run.
+	CheckerStatus Known[string]
+
+	// AntiVirus are the anti-virus programs registered with the Windows Security Center.
+	AntiVirus Known[[]AntiVirus]
+	// CodeIntegrity is whether memory integrity is to be enabled (1), CodeIntegrityPolicy a group policy's word: 0 off, 1 with a lock in
+	// the firmware, 2 without. CredentialGuard and CredentialGuardPolicy (LsaCfgFlags) count alike; CredentialGuardScenario is 1 when enabled.
+	CodeIntegrity, CodeIntegrityPolicy                              Known[uint32]
+	CredentialGuard, CredentialGuardPolicy, CredentialGuardScenario Known[uint32]
+	// FirmwareLock are the settings that ask for a lock of either in the firmware's variables.
+	FirmwareLock Known[[]string]
+	// DeviceGuard is what runs of it, and whether it is locked; only a running Windows can tell.
+	DeviceGuard Known[windows.DeviceGuard]
+
+	// Domain is the domain that the machine is a member of; empty in a workgroup.
+	Domain Known[string]
+	// CloudDomains are the machine's memberships in Microsoft Entra ID (Azure AD), by the thumbprint of their certificate.
+	CloudDomains Known[[]string]
 
 	// BYOLAccount is the RID of the local account WorkSpaces_BYOL; 0 when there is no such account.
 	BYOLAccount Known[uint32]
@@ -53,6 +78,8 @@ type Facts struct {
 	AutoLogon Known[bool]
 	// AutoLogonPassword: a DefaultPassword lies in the registry. What it is was not kept.
 	AutoLogonPassword Known[bool]
+	// AutoLogonSecret: the security authority keeps a secret of that name, which tools for automatic sign-in use instead.
+	AutoLogonSecret Known[bool]
 	// AutoMountOff is the mount manager's NoAutoMount.
 	AutoMountOff Known[bool]
 	// RealTimeIsUniversal: Windows takes the hardware clock for UTC.
@@ -65,6 +92,51 @@ type Facts struct {
 	// DHCPClientStart is the start type of the DHCP Client service: 2 automatic, 3 manual, 4 disabled.
 	DHCPClientStart Known[uint32]
 
+	// WindowsUpdateStart and ModulesInstallerStart are the start types of the services wuauserv and TrustedInstaller: 2 automatic,
+	// 3 on demand, 4 disabled.
+	WindowsUpdateStart, ModulesInstallerStart Known[uint32]
+	// PendingRestart is what waits for a restart, in words. PendingRenames: files are to be moved or deleted at the next start.
+	PendingRestart Known[[]string]
+	PendingRenames Known[bool]
+	// LastUpdate is the cumulative update installed last; ShutDown is when Windows was shut down the last time.
+	LastUpdate Known[Update]
+	ShutDown   Known[time.Time]
+	// ReserveShipped: Windows was set up to keep storage in reserve (1). ReserveScenario is what it uses it for; 0: nothing.
+	ReserveShipped, ReserveScenario Known[uint32]
+
+	// KeyChannel is the channel of the installed product key: "Volume:GVLK" is that of KMS clients; empty when there is no key.
+	KeyChannel Known[string]
+	// KMSHost is the key management server that is set; empty when DNS is to tell.
+	KMSHost Known[string]
+	// SkipRearm: Sysprep is not to rearm Windows (1).
+	SkipRearm Known[uint32]
+	// RearmCount is how often Windows can still be rearmed, Licence the state of its licence; only a running Windows can tell.
+	RearmCount Known[int]
+	Licence    Known[windows.Licensing]
+
+	// ImageState is what Windows Setup thinks of the installation, "IMAGE_STATE_COMPLETE" when it is set up.
+	ImageState Known[string]
+	// GeneralizationState is 7 when Sysprep may be run.
+	GeneralizationState Known[uint32]
+	// SysprepMissing are files of Sysprep that are not there.
+	SysprepMissing Known[[]string]
+	// SysprepErrors are the last lines of its log that tell of a failure.
+	SysprepErrors Known[[]string]
+	// DefaultProfile are files in C:/Users/Default that Windows does not put there.
+	DefaultProfile Known[[]string]
+	// Packages are the AppX packages that users have or new ones get; InboxPackages the full names of Windows's own.
+	Packages      Known[[]windows.Package]
+	InboxPackages Known[[]string]
+
+	// DefaultControlSet is the control set of the next start.
+	DefaultControlSet Known[uint32]
+	// BootEntries are the names of the Windows loaders that the boot manager offers.
+	BootEntries Known[[]string]
+	// TPM: Windows has found a TPM 2.0.
+	TPM Known[bool]
+	// Hibernated: the hibernation file holds Windows's memory. HibernateEnabled and FastStartup are what the next shutdown goes by.
+	Hibernated, HibernateEnabled, FastStartup Known[bool]
+
 	// Firmware is "bios" or "uefi".
 	Firmware Known[string]
 	// Installations counts the Windows installations on all disks.
@@ -75,6 +147,12 @@ type Facts struct {
 	SystemDisk Known[int64]
 	// SystemVolume is the volume that holds Windows (C:).
 	SystemVolume Known[windows.Volume]
+	// Drives are what has or gets a drive letter beside the disks.
+	Drives Known[[]windows.Drive]
+	// LetterD is what the letter D: was given to, in words; empty when to nothing.
+	LetterD Known[string]
+	// BitLocker is BitLocker's state at the last start; 0 is off.
+	BitLocker Known[uint32]
 	// Reclaimable are files on C: whose space an administrator can win back.
 	Reclaimable Known[[]File]
 }
@@ -84,6 +162,22 @@ type Program struct {
 	Key  string   // the key's name: a product code or a word
 	Name string   // DisplayName; empty where the entry has none
 	From Evidence // where the name was read, or that there is none
+}
+
+// AntiVirus is a registered anti-virus program.
+type AntiVirus struct {
+	Name, Executable string
+	// Microsoft: it is Microsoft Defender.
+	Microsoft bool
+	// Gone: its program is no longer there.
+	Gone bool
+	From []Evidence
+}
+
+// Update is a cumulative update of Windows; the zero value is none.
+type Update struct {
+	Package   string // "Package_for_RollupFix~31bf3856ad364e35~amd64~~19041.508.1.13"
+	Installed time.Time
 }
 
 // Adapter is a network interface as TCP/IP has it configured.

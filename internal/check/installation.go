@@ -67,6 +67,13 @@ var installationChecks = []Check{
 			"  powershell -Command $PSVersionTable.PSVersion"),
 		judge: judgePowerShell,
 	},
+	{
+		Code: "ProtocolOSIncompatibility", ReportAs: "ProtocolOSIncompatibility", Level: Fail, DecidedIn: OnDisk,
+		Title:  "WorkSpaces of this Windows can be shown with the protocol of the ingestion process",
+		Source: "facts §4.2 (service side), §14",
+		Remedy: "Ask for another ingestion process: one that ends in _WSP or _BYOP for Windows 11, which PCoIP does not show.\n  berth check --process BYOL_REGULAR_WSP <file>",
+		judge:  judgeProtocol,
+	},
 }
 
 func judgeOS(f *Facts, p Params) Verdict {
@@ -220,4 +227,21 @@ func judgePowerShell(f *Facts, p Params) Verdict {
 		return unmet(fmt.Sprintf("Windows PowerShell is version %s; it must be %d or later.", printable(version), oldest), f.PowerShellVersion)
 	}
 	return pass("Windows PowerShell is version "+printable(version)+".", f.PowerShellVersion)
+}
+
+func judgeProtocol(f *Facts, p Params) Verdict {
+	if v, no := missing(f.Build); no {
+		return v
+	}
+	protocol := p.Process.Protocol()
+	taken := []Protocol{PCoIP, WSP, BYOP}
+	if found := p.Profile.releases(f.Build.Value); len(found) > 0 {
+		taken = found[0].Protocols
+	} else if f.Build.Value >= firstWindows11 {
+		taken = []Protocol{WSP, BYOP}
+	}
+	if !slices.Contains(taken, protocol) {
+		return unmet(fmt.Sprintf("%s cannot be shown with %s, which %s means.", windowsName(f.Build.Value), protocol, p.Process), f.Build)
+	}
+	return pass(fmt.Sprintf("%s can be shown with %s, which %s means.", windowsName(f.Build.Value), protocol, p.Process), f.Build)
 }

@@ -22,6 +22,9 @@ func (r *reader) machine(f *Facts) {
 	if m.Installations > 0 {
 		f.Installations = read(m.Installations, said(fmt.Sprintf("installations of Windows on the disks: %d", m.Installations)))
 	}
+	if at, err := unreadVolume(m.Disks); err != nil && m.Installations <= 1 {
+		f.Installations = unread[int](said(at), "another Windows may be on it: "+why(err))
+	}
 	f.Disks = disks(m.Disks)
 	f.SystemDisk, f.SystemVolume = systemVolume(m.Disks)
 	f.Reclaimable = r.reclaimable()

@@ -3,6 +3,7 @@ package check_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"testing"
 	"time"
@@ -10,10 +11,12 @@ import (
 	"berth/internal/check"
 	"berth/internal/disk"
 	"berth/internal/phony"
+	"berth/internal/windows"
 	"berth/internal/windows/offline"
 )
 
-// TestMachines makes a disk of every machine in testdata/machines and judges it: the findings must be those that its text tells.
+// TestMachines makes a disk of every machine in testdata/machines and judges it, switched off and, where its text records the
+// answers, running: the findings must be those that the text tells.
 func TestMachines(t *testing.T) {
 	names, err := phony.Names()
 	if err != nil || len(names) == 0 {
@@ -49,37 +52,90 @@ func TestMachines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			facts := check.Collect(context.Background(), systems[0])
-			start := time.Now()
-			report := check.Run(facts, check.Options{})
-			if took := time.Since(start); took > 50*time.Millisecond {
-				t.Errorf("judging took %v", took)
+			env.Hardware.CDROMs = m.Hardware.CDROMs // a raw disk comes without a descriptor that tells
+			if systems, err = offline.Open(env); err != nil {
+				t.Fatal(err)
 			}
-			fit := true
-			for _, f := range report.Findings {
-				want, told := m.Findings[f.Code]
-				if !told {
-					want = string(check.Pass)
+			judge(t, m, systems[0], m.Findings)
+			if m.Guest != nil {
+				live := maps.Clone(m.Findings)
+				maps.Copy(live, m.LiveFindings)
+				judge(t, m, running{systems[0], m.Guest}, live)
+			}
+			if name == phony.Base && len(m.Findings) > 0 {
+				for code, outcome := range m.Findings {
+					if outcome != string(check.NotApplicable) {
+						t.Errorf("the sample VM: %s %s", outcome, code)
+					}
 				}
-				c, _ := check.Describe(f.Code)
-				open := !told && f.Outcome == check.Unknown && c.DecidedIn == check.InGuest
-				if string(f.Outcome) != want && !open {
-					t.Errorf("%s is %s, want %s: %s %q", f.Code, f.Outcome, want, f.Because, f.Evidence)
-				}
-				fit = fit && want != string(check.Fail) && want != string(check.Warn) && want != string(check.Unknown)
-			}
-			for code := range m.Findings {
-				if _, ok := check.Describe(code); !ok {
-					t.Errorf("the text tells of %s, which is no check", code)
-				}
-			}
-			if report.Fit != fit || fit != (report.ExitCode() == check.ExitFit) {
-				t.Errorf("fit is %v with exit code %d, want fit %v", report.Fit, report.ExitCode(), fit)
-			}
-			if name == phony.Base && !report.Fit {
-				t.Error("the sample VM is not fit")
 			}
 		})
+	}
+}
+
+// running is a machine that answers for itself: what a powered-off disk holds, and what is recorded of the running Windows.
+type running struct {
+	windows.System
+	windows.Guest
+}
+
+// Machine is the disk's, but running.
+func (r running) Machine() windows.Machine {
+	m := r.System.Machine()
+	m.Running = true
+	return m
+}
+
+// options are what a machine is judged for.
+func options(t *testing.T, m *phony.Machine) check.Options {
+	t.Helper()
+	opt := check.Options{Process: check.Process(m.Process), Office: m.Office}
+	if m.Profile != "" {
+		p, ok := check.ProfileByName(m.Profile)
+		if !ok {
+			t.Fatalf("there is no profile %s", m.Profile)
+		}
+		opt.Profile = p
+	}
+	return opt
+}
+
+// judge holds what the checks say of a system against what the machine's text tells.
+func judge(t *testing.T, m *phony.Machine, sys windows.System, findings map[string]string) {
+	t.Helper()
+	facts := check.Collect(context.Background(), sys)
+	start := time.Now()
+	report := check.Run(facts, options(t, m))
+	if took := time.Since(start); took > 50*time.Millisecond {
+		t.Errorf("judging took %v", took)
+	}
+	live := sys.Machine().Running
+	fit := true
+	for _, f := range report.Findings {
+		c, _ := check.Describe(f.Code)
+		want, told := findings[f.Code]
+		switch {
+		case told:
+		case c.Operation != "":
+			want = string(check.NotApplicable)
+		case c.DecidedIn == check.InGuest && !live:
+			want = string(check.Unknown)
+		default:
+			want = string(check.Pass)
+		}
+		if string(f.Outcome) != want {
+			t.Errorf("running %v: %s is %s, want %s: %s %q", live, f.Code, f.Outcome, want, f.Because, f.Evidence)
+		}
+		open := want == string(check.Unknown) && c.DecidedIn == check.InGuest && !live
+		fit = fit && want != string(check.Fail) && want != string(check.Warn) && (want != string(check.Unknown) || open)
+	}
+	for code := range findings {
+		if _, ok := check.Describe(code); !ok {
+			t.Errorf("the text tells of %s, which is no check", code)
+		}
+	}
+	if report.Fit != fit || fit != (report.ExitCode() == check.ExitFit) {
+		t.Errorf("running %v: fit is %v with exit code %d, want fit %v", live, report.Fit, report.ExitCode(), fit)
 	}
 }
 
@@ -95,15 +151,20 @@ func TestMachinesCoverTable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for code, outcome := range m.Findings {
-			if outcome == string(check.Fail) || outcome == string(check.Warn) {
-				failed[code] = true
+		for _, findings := range []map[string]string{m.Findings, m.LiveFindings} {
+			for code, outcome := range findings {
+				if outcome == string(check.Fail) || outcome == string(check.Warn) {
+					failed[code] = true
+				}
 			}
 		}
 	}
 	for _, c := range check.Checks() {
-		if !failed[c.Code] && c.DecidedIn == check.OnDisk {
+		if c.Operation == "" && !failed[c.Code] {
 			t.Errorf("no machine in testdata/machines fails %s", c.Code)
+		}
+		if c.Operation != "" && failed[c.Code] {
+			t.Errorf("a machine fails %s, which is not asked of machines", c.Code)
 		}
 	}
 }

@@ -17,6 +17,15 @@ var settingsChecks = []Check{
 		fix:   fixAutoLogon,
 	},
 	{
+		Code: "AutoLogonPasswordLeft", ReportAs: "AutoLogonEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
+		Title:  "No password for automatic sign-in lies in the registry",
+		Source: "facts §4.2 (AutoLogonEnabled, what else to report)",
+		Remedy: steps(
+			"Delete it, and change it wherever else it is used: every user of the machine could read it.",
+			`  reg delete "HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon" /v DefaultPassword /f`),
+		judge: judgeAutoLogonPassword,
+	},
+	{
 		Code: "AutoMountDisabled", ReportAs: "AutoMountDisabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
 		Title:      "Windows mounts new volumes by itself",
 		Source:     "facts §4.2",
@@ -67,6 +76,21 @@ func judgeAutoLogon(f *Facts, _ Params) Verdict {
 		return unmet("Automatic sign-in is on."+left, f.AutoLogon, f.AutoLogonPassword)
 	}
 	return pass("Automatic sign-in is off."+left, f.AutoLogon, f.AutoLogonPassword)
+}
+
+func judgeAutoLogonPassword(f *Facts, _ Params) Verdict {
+	if v, no := missing(f.AutoLogonPassword); no {
+		return v
+	}
+	on := []fact{f.AutoLogonPassword, f.AutoLogonSecret}
+	if f.AutoLogonPassword.Value {
+		return unmet("A password lies in DefaultPassword, readable to every user.", on...)
+	}
+	because := "No password lies in DefaultPassword."
+	if f.AutoLogonSecret.Value {
+		because += " The security authority keeps a secret of that name, as many machines have it since they were set up; only it can read it."
+	}
+	return pass(because, on...)
 }
 
 func judgeAutoMount(f *Facts, _ Params) Verdict {

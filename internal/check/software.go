@@ -1,9 +1,12 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+
+	"berth/internal/windows"
 )
 
 // softwareChecks are the checks on what is installed beyond Windows.
@@ -30,6 +33,23 @@ var softwareChecks = []Check{
 		Evaluation: "No program in either Uninstall list and no service may be of a hypervisor's guest tools. VMware Tools are FAIL, others WARN.",
 		Remedy:     "Uninstall them as the last thing before the export, because screen and mouse get worse without them: Settings > Apps > Apps & features > VMware Tools (Guest Additions, guest agent ...) > Uninstall. Restart, then shut down.",
 		judge:      judgeGuestTools,
+	},
+	{
+		Code: "PCoIPAgentInstalled", ReportAs: "PCoIPAgentInstalled", Level: Fail, DecidedIn: OnDisk,
+		Title:  "No PCoIP agent is installed",
+		Source: "facts §4.2",
+		Remedy: steps(
+			"Uninstall it, and restart:",
+			`  "C:\Program Files (x86)\Teradici\PCoIP Agent\uninst.exe" /S`,
+			"A newer one is in C:\\Program Files\\Teradici\\PCoIP Agent. Where the uninstaller is gone, install the same version again first."),
+		judge: judgePCoIP,
+	},
+	{
+		Code: "AdditionalSoftwareInstalled", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
+		Title:  "Nothing is installed beyond what comes with Windows",
+		Source: "document, Requirements; facts §4.3",
+		Remedy: "Uninstall the programs named above: Settings > Apps > Apps & features. Install them again in a custom image, made of a WorkSpace. What you want to keep can be allowed in a profile of your own (allowedPrograms).",
+		judge:  judgeSoftware,
 	},
 }
 
@@ -149,4 +169,113 @@ func judgeGuestTools(f *Facts, _ Params) Verdict {
 		return v
 	}
 	return pass("No hypervisor's guest tools are installed.", on...)
+}
+
+// pcoipFolders are where the agent's uninstaller is, newest last (facts §4.2, PCoIPAgentInstalled).
+var pcoipFolders = []string{"Program Files (x86)/Teradici/PCoIP Agent", "Program Files/Teradici/PCoIP Agent"}
+
+const (
+	pcoipService     = "PCoIPAgent"
+	pcoipUninstaller = "uninst.exe"
+)
+
+// isPCoIP tells the agent's entry in a list of programs by its key, as Amazon does, or by its name.
+func isPCoIP(prog Program) bool {
+	return strings.HasPrefix(strings.ToLower(prog.Key), "pcoip") || strings.HasPrefix(strings.ToLower(prog.Name), "pcoip")
+}
+
+// pcoip looks for the agent's service and its uninstaller.
+func (r *reader) pcoip(f *Facts) {
+	f.PCoIPService = r.present(windows.SystemHive, currentControlSet+`\Services\`+pcoipService)
+	f.PCoIPUninstaller = read("")
+	for _, folder := range pcoipFolders {
+		there := r.exists(folder + "/" + pcoipUninstaller)
+		switch {
+		case !there.OK():
+			f.PCoIPUninstaller = likewise[string](there)
+			return
+		case there.Value:
+			f.PCoIPUninstaller = read(folder+"/"+pcoipUninstaller, there.From...)
+			return
+		}
+		f.PCoIPUninstaller.From = append(f.PCoIPUninstaller.From, there.From...)
+	}
+}
+
+func judgePCoIP(f *Facts, _ Params) Verdict {
+	on := []fact{f.Programs, f.Programs32, f.PCoIPService, f.PCoIPUninstaller}
+	var found []string
+	var seen []Evidence
+	for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
+		for _, prog := range list.Value {
+			if isPCoIP(prog) {
+				found, seen = append(found, cmp.Or(prog.Name, prog.Key)), append(seen, prog.From)
+			}
+		}
+	}
+	if f.PCoIPService.Value {
+		found = append(found, "service "+pcoipService)
+	}
+	if f.PCoIPUninstaller.Value != "" {
+		found = append(found, pcoipUninstaller)
+	}
+	if len(found) == 0 {
+		if v, no := missing(on...); no {
+			return v
+		}
+		return pass("No PCoIP agent is installed.", on...)
+	}
+	if f.PCoIPUninstaller.Value == "" {
+		return unmet("A PCoIP agent is installed ("+names(found)+"), and its uninstaller is not where it should be.", on...).saw(seen)
+	}
+	v := unmet("A PCoIP agent is installed ("+names(found)+").", on...).saw(seen)
+	v.Outcome = Warn // it can be uninstalled
+	return v
+}
+
+// withWindows begin the names, lower case, of programs that come with Windows, that Windows Update brings, or that Amazon's own
+// way into EC2 installs (facts §4.3).
+var withWindows = []string{
+	"microsoft edge", "microsoft onedrive", "microsoft update health tools", "update for windows", "update for x64-based windows", "security update for windows",
+	"windows pc health check", "microsoft gameinput", "remote desktop connection", "windows setup remediations",
+	"aws pv drivers", "amazon ssm agent", "ec2config", "ec2launch", "amazon ec2launch", "aws tools for windows", "aws-cfn-bootstrap",
+}
+
+func judgeSoftware(f *Facts, p Params) Verdict {
+	on := []fact{f.Programs, f.Programs32}
+	allowed := func(name string) bool {
+		begins := func(prefix string) bool { return strings.HasPrefix(strings.ToLower(name), strings.ToLower(prefix)) }
+		return slices.ContainsFunc(withWindows, begins) || slices.ContainsFunc(p.Profile.AllowedPrograms.Value, begins)
+	}
+	var found []string
+	var seen []Evidence
+	for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
+		for _, prog := range list.Value {
+			// Without a name it is not shown to people: parts of Windows have such entries. Office, guest tools and PCoIP have checks of their own.
+			if prog.Name == "" || allowed(prog.Name) || slices.Contains(found, prog.Name) ||
+				strings.Contains(strings.ToUpper(prog.Key), officeCode) || isPCoIP(prog) || isGuestTools(prog) {
+				continue
+			}
+			found, seen = append(found, prog.Name), append(seen, prog.From)
+		}
+	}
+	if len(found) > 0 {
+		return unmet("Programs are installed that do not come with Windows: "+names(found)+".", on...).saw(seen)
+	}
+	if v, no := missing(on...); no {
+		return v
+	}
+	return pass("No program is installed for all users that does not come with Windows.", on...)
+}
+
+// isGuestTools tells the guest tools of a hypervisor by their name.
+func isGuestTools(prog Program) bool {
+	for _, tools := range guestTools {
+		for _, name := range tools.Names {
+			if strings.HasPrefix(strings.ToLower(prog.Name), name) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -180,7 +180,8 @@ func (m *Machine) mountDevices(k *registry.Node) {
 	letter := 'C'
 	for i := range m.Partitions {
 		p := &m.Partitions[i]
-		if p.FileSystem != "ntfs" && p.FileSystem != "bitlocker" || p.Name == "boot" {
+		recovery := partitionTypes["recovery"]
+		if p.FileSystem != "ntfs" && p.FileSystem != "bitlocker" || p.Name == "boot" || p.Type == recovery.guid || p.Type == fmt.Sprintf("0x%02X", recovery.mbr) {
 			continue
 		}
 		name := `\DosDevices\` + string(letter) + ":"

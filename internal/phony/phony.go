@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -170,7 +171,9 @@ func baseOf(a *txtar.Archive) (base string, err error) {
 
 // apply lays a text over what its bases gave.
 func (m *Machine) apply(a *txtar.Archive) error {
-	m.Findings, m.LiveFindings, m.Refused = map[string]string{}, map[string]string{}, "" // they belong to one text
+	// Findings belong to one text; what does not concern the base does not concern what is made of it.
+	maps.DeleteFunc(m.Findings, func(_, outcome string) bool { return outcome != "NOT_APPLICABLE" })
+	m.LiveFindings, m.Refused = map[string]string{}, ""
 	for _, f := range a.Files {
 		var err error
 		switch text := string(f.Data); f.Name {
