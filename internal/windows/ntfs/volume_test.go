@@ -82,7 +82,29 @@ func TestContents(t *testing.T) {
 			}
 		}
 	}
-	// Compressed means compressed, or the test above proves little.
+	// Alternate streams, which sha256sum does not see: what ntfs3g.sh wrote.
+	var numbers strings.Builder
+	for i := 1; i <= 900; i++ {
+		fmt.Fprintln(&numbers, i)
+	}
+	for name, want := range map[string]string{"small.txt:stream": "alternate", "small.txt:large": numbers.String()} {
+		if b, err := v.FS().ReadFile(name); string(b) != want || err != nil {
+			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		}
+	}
+	// The test above proves little unless files are what they are called: sums of all kinds, two names of one file, holes, and many
+	// extents.
+	for _, name := range []string{"hard.txt", "sparse.bin", "fragmented", "comp/mixed", "wof/xpress4k", "wof/xpress8k", "wof/xpress16k", "wof/lzx", "Ünïcode Ä/ß/日本.txt"} {
+		if !strings.Contains(string(list), "  ./"+name+"\n") {
+			t.Errorf("there is no sum of %s", name)
+		}
+	}
+	if x, err := v.Extents("fragmented"); err != nil || len(x) < 20 {
+		t.Errorf("fragmented has %d extents, %v", len(x), err)
+	}
+	if x, err := v.Extents("sparse.bin"); err != nil || !slices.ContainsFunc(x, func(e Extent) bool { return e.VolumeOffset < 0 }) {
+		t.Errorf("sparse.bin has no hole: %v, %v", x, err)
+	}
 	for _, name := range []string{"comp/text", "comp/mixed"} {
 		var u *UnsupportedError
 		if _, err := v.Extents(name); !errors.As(err, &u) || !strings.Contains(u.What, "compressed stream") {

@@ -101,7 +101,7 @@ func wholeTree(t testing.TB, h *Hive) (*Node, counts) {
 
 func TestRealHivesAsHivexReads(t *testing.T) {
 	for name, dirty := range map[string]bool{"BCD": false, "SAM": false, "SECURITY": true, "NTUSER_with_winscp.DAT": true,
-		"SYSTEM_WIN_10_1709": true} {
+		"SYSTEM_WIN_10_1709": true, "SYSTEM_B": true} {
 		t.Run(name, func(t *testing.T) {
 			b := realHive(t, name)
 			file := filepath.Join(t.TempDir(), name)
@@ -115,7 +115,9 @@ func TestRealHivesAsHivexReads(t *testing.T) {
 			start := time.Now()
 			n, c := wholeTree(t, h)
 			t.Logf("%d keys, %d values in %v", c.keys, c.values, time.Since(start))
-			compareTree(t, "", n, hivexml(t, file), b)
+			hivex := hivexml(t, file)
+			compareTree(t, "", n, hivex, b)
+			compareTimes(t, "", n, hivex)
 		})
 	}
 }
@@ -154,6 +156,38 @@ func TestReplay(t *testing.T) {
 			t.Errorf("%d keys, want 35595", c.keys)
 		}
 		compareTree(t, "", n, hivexml(t, file), whole)
+	}
+}
+
+// Every entry of the logs that Windows wrote has the two hashes that are computed here, and one changed byte anywhere in it ends what is
+// applied before it.
+func TestEveryHashOfTheLogs(t *testing.T) {
+	b := realHive(t, "SYSTEM_B")
+	first, second := realHive(t, "SYSTEM_B.LOG1"), realHive(t, "SYSTEM_B.LOG2")
+	entries := 0
+	for i, log := range [][]byte{first, second} {
+		seq := uint32([]int{2107, 2111}[i])
+		for at := logHeader; at+entryHeader <= len(log) && string(log[at:at+4]) == "HvLE" && le.Uint32(log[at+12:]) == seq; seq++ {
+			size := int(le.Uint32(log[at+4:]))
+			e := bytes.Clone(log[at : at+size])
+			hashEntry(e)
+			if !bytes.Equal(e, log[at:at+size]) {
+				t.Errorf("entry %d: hashes %x, Windows wrote %x", seq, e[24:40], log[at+24:at+40])
+			}
+			broken := [][]byte{first, second}
+			broken[i] = bytes.Clone(log)
+			broken[i][at+size/2] ^= 1
+			// What is torn at a log's end was not done yet when the power went; entries of the other log must follow.
+			s := openBytes(t, b, logOf("LOG1", broken[0]), logOf("LOG2", broken[1])).State()
+			if s.Entries != int(seq-2107) || !strings.Contains(s.Why, "unsound") || s.Stale != (i == 0) {
+				t.Errorf("entry %d changed: state %+v", seq, s)
+			}
+			entries++
+			at += size
+		}
+	}
+	if entries != 24 {
+		t.Errorf("%d entries", entries)
 	}
 }
 

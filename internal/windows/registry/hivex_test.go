@@ -132,3 +132,14 @@ func compareTree(t *testing.T, path string, n *Node, x hivexNode, file []byte) {
 		compareTree(t, path+`\`+y.Name, c, y, file)
 	}
 }
+
+// compareTimes holds the times of a hive's keys against hivex' reading of it, to the second.
+func compareTimes(t *testing.T, path string, n *Node, x hivexNode) {
+	t.Helper()
+	if at := n.LastWrite.UTC().Format("2006-01-02T15:04:05Z"); x.MTime != "" && at != x.MTime {
+		t.Errorf("%s: last written %s, hivex reads %s", path, at, x.MTime)
+	}
+	for _, y := range x.Nodes {
+		compareTimes(t, path+`\`+y.Name, n.Key(y.Name), y)
+	}
+}

@@ -178,6 +178,7 @@ func (h *Hive) replay(logs []Log) error {
 	}
 	var notes []string
 	var usable []source
+	var lost []uint32 // numbers of entries that are unsound
 	for _, l := range logs {
 		base, entries, stop, err := readLog(l)
 		if err != nil {
@@ -200,8 +201,21 @@ func (h *Hive) replay(logs []Log) error {
 		}
 		if len(entries) > 0 {
 			usable = append(usable, source{l, base, entries})
+		} else if stop != "" && base.kind == kindEntries && base.sound && base.seq1 == base.seq2 && (!h.base.sound || !before(base.seq1, h.base.seq2)) {
+			// Its header tells the number of its first entry. What comes after that one has nothing to stand on.
+			lost = append(lost, base.seq1)
 		}
 	}
+	usable = slices.DeleteFunc(usable, func(s source) bool {
+		for _, seq := range lost {
+			if first := s.entries[0].seq; before(seq, first) {
+				h.state.Stale = true
+				notes = append(notes, fmt.Sprintf("%s: its entries from %d on come after %d, which is lost", s.Name, first, seq))
+				return true
+			}
+		}
+		return false
+	})
 	slices.SortStableFunc(usable, func(a, b source) int { return cmp.Compare(int32(a.entries[0].seq-b.entries[0].seq), 0) })
 	if len(usable) > 0 && !h.base.sound {
 		// Windows takes the base block from the log then.

@@ -108,6 +108,9 @@ func TestLogs(t *testing.T) {
 	}
 	torn := entries(60, 2, 3)
 	torn[len(torn)-1] ^= 1
+	first, oldFirst := entries(60, 2), entries(30, 2)
+	first[len(first)-1] ^= 1
+	oldFirst[len(oldFirst)-1] ^= 1
 	badHeader := entries(60, 2)
 	badHeader[100] ^= 1
 	writing := entries(60, 2)
@@ -132,6 +135,8 @@ func TestLogs(t *testing.T) {
 		{"the same log twice", [][]byte{entries(60, 2), entries(60, 2)}, 2, 1, false, "do not follow"},
 		{"remains of older entries", [][]byte{appendEntry(entries(60, 2), 55, bins, page(9))}, 2, 1, false, "60 to 60"},
 		{"torn at the end", [][]byte{torn}, 2, 1, false, "unsound (hash of its contents)"},
+		{"the first entry is torn", [][]byte{first, entries(62, 4)}, 1, 0, true, "come after 60, which is lost"},
+		{"the first entry is torn, of an old log", [][]byte{oldFirst, entries(60, 2, 3)}, 3, 2, false, "entries 60 to 61 applied"},
 		{"only old ones", [][]byte{entries(30, 7)}, 1, 0, true, "no log has anything to apply; A: older"},
 		{"no entries", [][]byte{log(60)}, 1, 0, true, "no log has anything"},
 		{"no bytes", [][]byte{nil, make([]byte, 4096)}, 1, 0, true, "A: empty; B: empty"},
