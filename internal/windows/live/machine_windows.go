@@ -73,9 +73,12 @@ func (s *System) look() windows.Machine {
 			placed = placed || p.Role == windows.RoleSystem
 		}
 	}
+	if len(m.Disks) == 0 {
+		m.Disks = append(m.Disks, windows.Disk{})
+	}
 	for _, v := range volumes {
-		if v.system && !placed && len(m.Disks) == 0 {
-			m.Disks = append(m.Disks, windows.Disk{Partitions: []windows.Partition{v.partition(windows.Partition{})}})
+		if d := &m.Disks[0]; v.system && !placed && len(m.Disks) == 1 && d.Scheme == windows.NoTable {
+			d.Partitions = []windows.Partition{v.partition(windows.Partition{})}
 		}
 	}
 	return m

@@ -136,7 +136,7 @@ func (k *key) handle(access uint32) (registry.Key, error) {
 		}
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", k.path, err)
+		return 0, err
 	}
 	return registry.Key(h), nil
 }
@@ -208,9 +208,9 @@ func (k *key) Value(name string) (windows.Value, error) {
 		case err == nil:
 			return windows.Value{Name: name, Type: kind, Data: buf[:n]}, nil
 		case !errors.Is(err, registry.ErrShortBuffer):
-			return windows.Value{}, fmt.Errorf(`%s\%s: %w`, k.path, name, err)
+			return windows.Value{}, err
 		case n > maxValue:
-			return windows.Value{}, fmt.Errorf(`%s\%s has %d bytes, %d at most are read`, k.path, name, n, maxValue)
+			return windows.Value{}, fmt.Errorf("the value has %d bytes, %d at most are read", n, maxValue)
 		}
 		buf = make([]byte, max(n, 2*len(buf))) // it may have grown meanwhile
 	}

@@ -1,0 +1,67 @@
+//go:build recorded
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+
+	"berth/internal/windows"
+	"berth/internal/windows/live"
+)
+
+// recordedMachine is a machine that runs in Wine. Wine has no licence, no Security Center, no disks and no accounts to tell of: what a
+// Windows would answer there stands in a file. Registry, services, files and Sysprep are Wine's.
+type recordedMachine struct {
+	*live.System
+	record record
+}
+
+// record is what the file holds, in JSON. The tests write it from a machine of testdata/machines.
+type record struct {
+	Machine   windows.Machine
+	Licensing *windows.Licensing
+	AntiVirus []windows.AntiVirusProduct
+	Packages  []windows.Package
+	Device    *windows.DeviceGuard
+	Reboot    []string
+}
+
+// recordVariable names the file, in the environment.
+const recordVariable = "BERTH_CHECKER_RECORD"
+
+var errNotRecorded = errors.New("it is not recorded")
+
+func recorded(vm *live.System) (machine, error) {
+	b, err := os.ReadFile(os.Getenv(recordVariable))
+	if err != nil {
+		return nil, err
+	}
+	m := &recordedMachine{System: vm}
+	return m, json.Unmarshal(b, &m.record)
+}
+
+func (m *recordedMachine) Machine() windows.Machine { return m.record.Machine }
+
+func (m *recordedMachine) Licensing() (windows.Licensing, error) {
+	if m.record.Licensing == nil {
+		return windows.Licensing{}, errNotRecorded
+	}
+	return *m.record.Licensing, nil
+}
+
+func (m *recordedMachine) AntiVirus() ([]windows.AntiVirusProduct, error) {
+	return m.record.AntiVirus, nil
+}
+
+func (m *recordedMachine) Packages() ([]windows.Package, error) { return m.record.Packages, nil }
+
+func (m *recordedMachine) DeviceGuard() (windows.DeviceGuard, error) {
+	if m.record.Device == nil {
+		return windows.DeviceGuard{}, errNotRecorded
+	}
+	return *m.record.Device, nil
+}
+
+func (m *recordedMachine) PendingReboot() ([]string, error) { return m.record.Reboot, nil }
