@@ -172,8 +172,18 @@ func (c checkCmd) show(r check.Report, about report.Subject) error {
 
 // textOptions are the terminal's, unless the report goes to a file.
 func (c checkCmd) textOptions() report.TextOptions {
-	opt := report.TextOptions{Verbose: c.Verbose}
-	if out := int(os.Stdout.Fd()); c.Out == "" && term.IsTerminal(out) {
+	opt := report.TextOptions{}
+	if c.Out == "" {
+		opt = terminalText()
+	}
+	opt.Verbose = c.Verbose
+	return opt
+}
+
+// terminalText is how text is written to the standard output: in colour and in its width where that is a terminal.
+func terminalText() report.TextOptions {
+	var opt report.TextOptions
+	if out := int(os.Stdout.Fd()); term.IsTerminal(out) {
 		opt.Color = os.Getenv("NO_COLOR") == ""
 		if width, _, err := term.GetSize(out); err == nil {
 			opt.Width = width

@@ -23,7 +23,7 @@ type (
 	}
 	htmlPart struct {
 		Name, Title, Count string
-		Hint               []step
+		Hint, Remedy       []step
 		// Short: there is nothing to do about it.
 		Short    bool
 		Findings []htmlFinding
@@ -31,7 +31,9 @@ type (
 	htmlFinding struct {
 		Code, Outcome, Title, Because string
 		Seen                          []sight
-		Remedy                        []step
+		Fix                           []string
+		// Remedy is empty where it is the whole part's.
+		Remedy []step
 	}
 )
 
@@ -48,10 +50,17 @@ func HTML(w io.Writer, r check.Report, s Subject) error {
 	}
 	for _, p := range Parts(r, s) {
 		part := htmlPart{Name: p.Name, Title: p.Title, Count: p.Count, Hint: steps(p.Hint), Short: !p.ToDo()}
+		if p.ToDo() {
+			part.Remedy = steps(p.Remedy)
+		}
 		for _, f := range p.Findings {
-			part.Findings = append(part.Findings, htmlFinding{
-				Code: show(f.Code), Outcome: outcomeWord(f.Outcome), Title: oneLine(f.Title), Because: oneLine(f.Because), Seen: sights(f), Remedy: steps(f.Remedy),
-			})
+			found := htmlFinding{
+				Code: show(f.Code), Outcome: outcomeWord(f.Outcome), Title: oneLine(f.Title), Because: oneLine(f.Because), Seen: sights(f), Fix: changes(f),
+			}
+			if p.ToDo() && p.Remedy == "" {
+				found.Remedy = steps(f.Remedy)
+			}
+			part.Findings = append(part.Findings, found)
 		}
 		v.Parts = append(v.Parts, part)
 	}

@@ -73,8 +73,8 @@ func JUnit(w io.Writer, r check.Report, s Subject) error {
 		c := junitCase{Name: check.Printable(f.Code + ": " + f.Title), ClassName: "berth.check", Time: "0"}
 		problem := &junitProblem{Message: oneLine(f.Because), Type: outcomeWord(f.Outcome)}
 		seen := strings.Join(lines(f), "\n")
-		switch partOf(f) {
-		case "blocks", "fixable":
+		switch partOf(f, s.Running) {
+		case "blocks", "fixable", "script":
 			suite.Failures++
 			c.Failure = problem
 		case "unknown":
@@ -86,6 +86,9 @@ func JUnit(w io.Writer, r check.Report, s Subject) error {
 		}
 		if c.Failure != nil || c.Error != nil {
 			problem.Text = fmt.Sprintf("\n%s\n\nSeen:\n%s\n\nRemedy:\n%s\n", problem.Message, seen, remedyText(f))
+			if c := changes(f); c != nil {
+				problem.Text += fmt.Sprintf("\nFix:\n%s\n", strings.Join(c, "\n"))
+			}
 		} else {
 			c.Out = &junitOutput{strings.TrimSpace(problem.Message + "\n" + seen)}
 		}

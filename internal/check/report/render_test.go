@@ -91,7 +91,7 @@ func TestParts(t *testing.T) {
 		got = append(got, p.Name)
 		n += len(p.Findings)
 	}
-	if want := []string{"blocks", "fixable", "unknown", "guest", "passed", "notapplicable"}; !slices.Equal(got, want) || n != len(unfit().Findings) {
+	if want := []string{"blocks", "fixable", "script", "unknown", "guest", "passed", "notapplicable"}; !slices.Equal(got, want) || n != len(unfit().Findings) {
 		t.Errorf("parts %v with %d findings", got, n)
 	}
 }
@@ -138,7 +138,7 @@ func TestJUnit(t *testing.T) {
 	if err := xml.Unmarshal([]byte(render(t, "unfit.xml", unfit(), subject())), &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Suites) != 1 || got.Tests != len(unfit().Findings) || got.Failures != 2 {
+	if len(got.Suites) != 1 || got.Tests != len(unfit().Findings) || got.Failures != 3 {
 		t.Fatalf("the file says %+v", got)
 	}
 	s := got.Suites[0]
@@ -247,7 +247,7 @@ func TestSARIF(t *testing.T) {
 			t.Errorf("%s is in %v", id, uri)
 		}
 	}
-	want := map[string]string{"VMWareToolsInstalled": "fail error", "AutoMountDisabled": "fail warning", "FirewallEnabled": "open none"}
+	want := map[string]string{"VMWareToolsInstalled": "fail error", "AutoMountDisabled": "fail warning", "PCoIPAgentInstalled": "fail warning", "FirewallEnabled": "open none"}
 	if len(levels) != len(want) {
 		t.Errorf("results %v", levels)
 	}
@@ -345,6 +345,9 @@ func hostile(s string) (check.Report, Subject) {
 		f.Title, f.Because, f.Remedy = s, s, s
 		if i == 0 {
 			f.Outcome = check.Outcome(s)
+		}
+		if f.Fix != nil {
+			f.Fix.Code, f.Fix.Steps = s, []string{s, s}
 		}
 		for k := range f.Evidence {
 			e := &f.Evidence[k]

@@ -29,6 +29,9 @@ type Subject struct {
 	Notes []string
 	// Fix is the command that mends what can be fixed: "berth fix win10.ova -o fixed.qcow2".
 	Fix string
+	// Running: it was a Windows that runs, in which whatever can be fixed is fixed at once. Otherwise it was a disk, a copy of which
+	// takes some of the fixes; a script for the next start of Windows takes the others.
+	Running bool
 }
 
 // asked is what the machine was judged for: "profile seed-2020, BYOL_REGULAR".
@@ -56,62 +59,93 @@ func Verdict(r check.Report) string {
 
 // Part is a group of findings that ask for the same thing to be done.
 type Part struct {
-	// Name is "blocks", "fixable", "unknown", "guest", "passed" or "notapplicable".
+	// Name is "blocks", "fixable", "script" (a fix that only the running Windows takes), "unknown", "guest" (left to it), "passed" or
+	// "notapplicable".
 	Name string
 	// Title heads it: "Stands in the way".
 	Title string
 	// Count says how many there are, for a list of all parts: "2 to mend".
 	Count string
-	// Hint says what to do about all of it; may be empty.
+	// Hint says what to do about all of it, as a remedy does; may be empty.
 	Hint string
+	// Remedy is that of every finding, where there are several and all have the same; else empty.
+	Remedy string
 	// Findings are in the order of the table.
 	Findings []check.Finding
 }
 
-// Parts groups a report's findings. Empty parts are left out. A finding with an outcome that does not exist is in none that is in
-// order: it is unknown.
+// Parts groups a report's findings. Empty parts are left out. A finding with an outcome that does not exist is never in order: it is
+// unknown.
 func Parts(r check.Report, s Subject) []Part {
 	parts := []Part{
 		{Name: "blocks", Title: "Stands in the way", Count: "%d to mend by hand", Hint: "Mend this inside the machine, shut it down completely, and export it again."},
-		{Name: "fixable", Title: "Can be fixed", Count: "%d can be fixed", Hint: "An edit of a copy of the disk mends this; by hand inside the machine it can be mended as well."},
+		{Name: "fixable", Title: "Can be fixed", Count: "%d can be fixed", Hint: "An edit of a copy of the disk mends this. By hand, inside the machine, it can be mended as well."},
+		{Name: "script", Title: "Can be fixed by a script", Count: "%d can be fixed by a script", Hint: "The disk does not take this, but Windows does when it runs: a script mends it. By hand it can be mended as well."},
 		{Name: "unknown", Title: "Not known", Count: "%d unknown", Hint: "What is needed for an answer could not be read. Unknown does not pass."},
 		{Name: "guest", Title: "Left to the guest", Count: "%d left to the guest", Hint: "Only the running Windows can tell. It is asked later; nothing is to be done now."},
 		{Name: "passed", Title: "Passed", Count: "%d passed"},
 		{Name: "notapplicable", Title: "Does not apply", Count: "%d not applicable"},
 	}
-	if s.Fix != "" {
+	switch {
+	case s.Running:
+		parts[0].Hint = "Mend this, and check again."
+		parts[1].Hint = "The program mends this. By hand it can be mended as well."
+	case s.Fix != "":
 		parts[1].Hint = "Mended on a copy of the disk by:\n  " + s.Fix
+		parts[2].Hint = "The disk does not take this, but Windows does when it runs. A script for it is written beside the copy by:\n  " + s.Fix
 	}
 	for _, f := range r.Findings {
-		p := &parts[slices.IndexFunc(parts, func(p Part) bool { return p.Name == partOf(f) })]
+		p := &parts[slices.IndexFunc(parts, func(p Part) bool { return p.Name == partOf(f, s.Running) })]
 		p.Findings = append(p.Findings, f)
 	}
 	parts = slices.DeleteFunc(parts, func(p Part) bool { return len(p.Findings) == 0 })
 	for i := range parts {
-		parts[i].Count = fmt.Sprintf(parts[i].Count, len(parts[i].Findings))
+		p := &parts[i]
+		p.Count = fmt.Sprintf(p.Count, len(p.Findings))
+		one := p.Findings[0].Remedy
+		if len(p.Findings) > 1 && !slices.ContainsFunc(p.Findings, func(f check.Finding) bool { return f.Remedy != one }) {
+			p.Remedy = one
+		}
 	}
 	return parts
 }
 
 // ToDo says whether somebody has to do something about the findings.
-func (p Part) ToDo() bool { return p.Name == "blocks" || p.Name == "fixable" || p.Name == "unknown" }
+func (p Part) ToDo() bool {
+	return slices.Contains([]string{"blocks", "fixable", "script", "unknown"}, p.Name)
+}
 
-func partOf(f check.Finding) string {
+func partOf(f check.Finding, running bool) string {
 	switch f.Outcome {
 	case check.Pass:
 		return "passed"
 	case check.NotApplicable:
 		return "notapplicable"
 	case check.Fail, check.Warn:
-		if f.Fixable {
+		switch {
+		case f.Fix == nil && !f.Fixable: // a report that was kept before there were fixes has Fixable alone
+			return "blocks"
+		case running || f.Fixable:
 			return "fixable"
 		}
-		return "blocks"
+		return "script"
 	}
 	if f.MayWait {
 		return "guest"
 	}
 	return "unknown"
+}
+
+// changes are what a fix does, in words that print.
+func changes(f check.Finding) []string {
+	if f.Fix == nil {
+		return nil
+	}
+	var all []string
+	for _, s := range f.Fix.Steps {
+		all = append(all, oneLine(s))
+	}
+	return all
 }
 
 // outcomeWord is an outcome, UNKNOWN where there is no such outcome.

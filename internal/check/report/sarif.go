@@ -109,7 +109,7 @@ func SARIF(w io.Writer, r check.Report, s Subject) error {
 			ids[id] = len(run.Tool.Driver.Rules)
 			run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRuleOf(f))
 		}
-		if part := (Part{Name: partOf(f)}); !part.ToDo() {
+		if part := (Part{Name: partOf(f, s.Running)}); !part.ToDo() {
 			continue
 		}
 		result := sarifResult{
@@ -117,6 +117,9 @@ func SARIF(w io.Writer, r check.Report, s Subject) error {
 			Message:             sarifText{oneLine(f.Because)},
 			PartialFingerprints: map[string]string{"berthCheck/v1": id},
 			Properties:          map[string]any{"outcome": outcomeWord(f.Outcome), "evidence": lines(f), "fixable": f.Fixable, "remedy": remedyText(f)},
+		}
+		if c := changes(f); c != nil {
+			result.Properties["fix"] = c
 		}
 		switch f.Outcome {
 		case check.Fail:

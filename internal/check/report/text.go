@@ -29,7 +29,7 @@ const (
 // Widths in columns: minWidth holds the longest code beside its outcome, and beyond maxWidth lines are tiring to read.
 const minWidth, maxWidth = 60, 120
 
-var partColours = map[string]string{"blocks": red, "fixable": yellow, "unknown": cyan, "guest": "", "passed": green, "notapplicable": ""}
+var partColours = map[string]string{"blocks": red, "fixable": yellow, "script": yellow, "unknown": cyan, "guest": "", "passed": green, "notapplicable": ""}
 
 var verdictColours = map[int]string{check.ExitFit: green, check.ExitUnfit: red, check.ExitUnreadable: cyan}
 
@@ -37,7 +37,7 @@ var verdictColours = map[int]string{check.ExitFit: green, check.ExitUnfit: red, 
 // every finding that asks for something to be done with its evidence and its remedy, then what is in order, in short. A word
 // longer than the line (a registry path, a command) is broken where it must be.
 func Text(w io.Writer, r check.Report, s Subject, opt TextOptions) error {
-	t := &page{w: bufio.NewWriter(w), color: opt.Color, width: min(max(cmp.Or(opt.Width, 80), minWidth), maxWidth)}
+	t := newPage(w, opt)
 	parts := Parts(r, s)
 	t.head(r, s, parts, opt.Verbose)
 	for _, p := range parts {
@@ -51,6 +51,10 @@ type page struct {
 	w     *bufio.Writer
 	color bool
 	width int
+}
+
+func newPage(w io.Writer, opt TextOptions) *page {
+	return &page{w: bufio.NewWriter(w), color: opt.Color, width: min(max(cmp.Or(opt.Width, 80), minWidth), maxWidth)}
 }
 
 func (t *page) paint(colour, s string) string {
@@ -91,22 +95,33 @@ func (t *page) head(r check.Report, s Subject, parts []Part, verbose bool) {
 func (t *page) part(p Part, verbose bool) {
 	title := fmt.Sprintf("%s (%d)", p.Title, len(p.Findings))
 	fmt.Fprintf(t.w, "\n%s\n", t.paint(bold+partColours[p.Name], strings.ToUpper(title)))
-	for _, s := range steps(p.Hint) {
-		if s.Command {
-			t.wrap("  ", "    ", s.Text)
-			continue
-		}
-		t.wrap("", "", s.Text)
+	t.hint(p.Hint)
+	if p.ToDo() {
+		t.hint(p.Remedy)
 	}
 	switch {
 	case p.ToDo() || verbose:
 		for _, f := range p.Findings {
-			t.finding(f, partColours[p.Name], p.ToDo())
+			t.finding(f, partColours[p.Name])
+			if p.ToDo() && p.Remedy == "" {
+				t.remedy(f)
+			}
 		}
 	case p.Name == "guest":
 		t.titles(p.Findings)
 	default:
 		t.codes(p.Findings)
+	}
+}
+
+// hint writes what is to be done about a whole part.
+func (t *page) hint(remedy string) {
+	for _, s := range steps(remedy) {
+		if s.Command {
+			t.wrap("  ", "    ", s.Text)
+			continue
+		}
+		t.wrap("", "", s.Text)
 	}
 }
 
@@ -141,7 +156,7 @@ func (t *page) titles(findings []check.Finding) {
 	}
 }
 
-func (t *page) finding(f check.Finding, colour string, remedy bool) {
+func (t *page) finding(f check.Finding, colour string) {
 	fmt.Fprintln(t.w)
 	outcome := outcomeWord(f.Outcome)
 	for i, line := range t.fill(outcome+"  ", "  ", f.Code) {
@@ -160,10 +175,15 @@ func (t *page) finding(f check.Finding, colour string, remedy bool) {
 		}
 		label = ""
 	}
-	if !remedy {
-		return
+	label = "Fix"
+	for _, c := range changes(f) {
+		t.labelled(label, c)
+		label = ""
 	}
-	label = "Remedy"
+}
+
+func (t *page) remedy(f check.Finding) {
+	label := "Remedy"
 	for _, s := range steps(f.Remedy) {
 		if s.Command {
 			t.wrap(gutter+"  ", gutter+"    ", s.Text)

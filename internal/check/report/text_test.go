@@ -57,7 +57,10 @@ func unfit() check.Report {
 			}, Remedy: "Settings > Apps > Apps & features > the tools > Uninstall, and restart. For VMware Tools:\n  wmic product where \"name='VMware Tools'\" call uninstall /nointeractive"},
 			{Code: "AutoMountDisabled", Outcome: check.Warn, Title: "Windows mounts new volumes by itself", Because: "NoAutoMount is 1.", Evidence: []check.Evidence{
 				{Text: `SYSTEM\` + mount + `\NoAutoMount = 1 (REG_DWORD)`, Hive: windows.SystemHive, Key: mount, Value: "NoAutoMount", Type: "REG_DWORD", Data: "1", LastWrite: written, HiveState: "replayed from its logs (12 entries)"},
-			}, Remedy: "In an elevated prompt:\n  mountvol /E", Fixable: true},
+			}, Remedy: "In an elevated prompt:\n  mountvol /E", Fixable: true, Fix: &check.Fix{Code: "AutoMountDisabled", Place: check.OnDisk, Steps: []string{`set SYSTEM\CurrentControlSet\Services\mountmgr\NoAutoMount to 0 (REG_DWORD)`}}},
+			{Code: "PCoIPAgentInstalled", Outcome: check.Warn, Title: "No PCoIP agent is installed", Because: "The PCoIP agent is installed.", Evidence: []check.Evidence{
+				{Text: "C:/Program Files/Teradici/PCoIP Agent/uninst.exe", File: "C:/Program Files/Teradici/PCoIP Agent/uninst.exe"},
+			}, Remedy: "Settings > Apps > Apps & features > PCoIP Agent > Uninstall.", Fix: &check.Fix{Code: "PCoIPAgentInstalled", Place: check.InGuest, Steps: []string{"uninstall PCoIP Agent"}}},
 			{Code: "FirewallEnabled", Outcome: check.Unknown, Title: "Windows Firewall is off for public networks", Because: "This cannot be told: subkey list at 0x4f020: signature.", Evidence: []check.Evidence{
 				{Text: `SYSTEM\ControlSet001\Services\SharedAccess: subkey list at 0x4f020: signature`, Hive: windows.SystemHive, Key: `ControlSet001\Services\SharedAccess`, HiveState: "damaged: subkey list at 0x4f020"},
 			}, Remedy: "Start the machine, let it settle, and shut it down completely."},
@@ -65,7 +68,7 @@ func unfit() check.Report {
 			{Code: "IncompatiblePartitioning", Outcome: check.Pass, Title: "The disk is partitioned as the Windows version asks", Because: "The disk has an MBR.", Evidence: []check.Evidence{
 				{Text: "disk 0: MBR with 2 partitions", Disk: "disk 0", Structure: "MBR partition table", Offset: &offset},
 			}},
-			{Code: "PCoIPAgentInstalled", Outcome: check.NotApplicable, Title: "No PCoIP agent is installed", Because: "The profile does not ask for it.", Evidence: []check.Evidence{}},
+			{Code: "ProtocolOSIncompatibility", Outcome: check.NotApplicable, Title: "The protocol goes with the Windows version", Because: "The profile does not ask for it.", Evidence: []check.Evidence{}},
 		},
 	}
 }
