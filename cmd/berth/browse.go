@@ -123,7 +123,7 @@ func absent(err error) error {
 type lsCmd struct {
 	volumeFlags
 	Path      string `arg:"" optional:"" help:"A folder or file, C:\\Windows or Windows/System32. Without it, the root folder."`
-	Long      bool   `short:"l" help:"Attributes, size, time of last change, and where links lead."`
+	Long      bool   `short:"l" help:"Attributes, size, time of last change (UTC), and where links lead."`
 	Recursive bool   `short:"r" help:"Folders within folders, too. Links are not followed."`
 	Output    string `help:"text or json: one object per line." enum:"text,json" default:"text" short:"o"`
 }

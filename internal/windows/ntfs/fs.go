@@ -138,7 +138,10 @@ func (n *node) reparseError() error {
 	return e
 }
 
-// attribute opens a stream as it is stored. Only an alternate one may be absent.
+// errNoContents is the error of reading a file of NTFS' own that is sound and has no unnamed $DATA.
+var errNoContents = &UnsupportedError{What: "a file of NTFS' own that has no contents, but indexes or alternate streams"}
+
+// attribute opens a stream as it is stored. Only an alternate one may be absent, or any of a file of the file system's own.
 func (n *node) attribute(name string) (*stream, error) {
 	s, err := n.rec.stream(attrData, name)
 	switch {
@@ -146,6 +149,9 @@ func (n *node) attribute(name string) (*stream, error) {
 		return s, err
 	case name != "":
 		return nil, fs.ErrNotExist
+	}
+	if n.rec.isOwn() {
+		return nil, errNoContents
 	}
 	return nil, n.rec.corrupt(-1, "file has no $DATA")
 }
@@ -192,10 +198,13 @@ func (n *node) info(stream string) (fileInfo, error) {
 		i.mode |= fs.ModeDir | 0o111
 	default:
 		s, err := n.attribute(stream)
-		if err != nil {
+		switch {
+		case err == errNoContents: //nolint:errorlint // attribute returns it as it is
+		case err != nil:
 			return i, err
+		default:
+			i.size = s.size
 		}
-		i.size = s.size
 	}
 	return i, nil
 }

@@ -36,7 +36,7 @@ func (f fileRef) sequence() uint16 { return uint16(f >> 48) }
 // record is a base record of the MFT with its attributes.
 //
 //	 0 "FILE"   4 offset and 6 count of the update-sequence array   16 sequence   18 links   20 first attribute
-//	22 flags (1 in use, 2 directory)   24 bytes in use   28 bytes allocated   32 base record (0: this is one)   44 number
+//	22 flags (1 in use, 2 directory, 4 in $Extend, 8 has an index that is no directory's)   24 bytes in use   28 bytes allocated   32 base record (0: this is one)   44 number
 type record struct {
 	v      *Volume
 	number int64
@@ -83,6 +83,9 @@ func (rec *record) corrupt(off int64, format string, a ...any) error {
 }
 
 func (rec *record) isDir() bool { return rec.flags&2 != 0 }
+
+// isOwn tells the files that NTFS keeps for itself: $Secure, $Extend\$UsnJrnl, ...
+func (rec *record) isOwn() bool { return rec.number < recordFirstUser || rec.flags&(4|8) != 0 }
 
 func (rec *record) ref() fileRef { return fileRef(uint64(rec.seq)<<48 | uint64(rec.number)) }
 

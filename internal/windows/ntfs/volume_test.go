@@ -166,6 +166,31 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// NTFS' own files need not have contents: that is no damage.
+func TestOwnFiles(t *testing.T) {
+	v := open(t, sample())
+	list, err := v.FS().ReadDir("$Extend")
+	if err != nil || len(list) < 3 {
+		t.Fatal(list, err)
+	}
+	for _, e := range list {
+		i, err := e.Info()
+		if err != nil || i.Size() != 0 || i.IsDir() {
+			t.Errorf("%s: %v", e.Name(), err)
+		}
+		var u *UnsupportedError
+		if _, err := v.FS().ReadFile("$Extend/" + e.Name()); !errors.As(err, &u) {
+			t.Errorf("%s: %v", e.Name(), err)
+		}
+	}
+	if i, err := v.FS().Stat("$Secure"); err != nil || i.Size() != 0 {
+		t.Errorf("$Secure: %v", err)
+	}
+	if i, err := v.FS().Stat("$Secure:$SDS"); err != nil || i.Size() == 0 {
+		t.Errorf("$Secure:$SDS: %v", err)
+	}
+}
+
 func TestLinksAreNotFollowed(t *testing.T) {
 	v := open(t, sample())
 	for name, want := range map[string]ReparseError{

@@ -145,7 +145,7 @@ func (f *Found) Files(disk, number int) (fs.FS, error) {
 		}
 		return nil, fmt.Errorf("%s has no file system that is known", place(d.Name, number))
 	}
-	return nil, fmt.Errorf("%s: %w", place(d.Name, number), fs.ErrNotExist)
+	return nil, fmt.Errorf("there is no partition %d on disk %d: %w", number, disk, fs.ErrNotExist)
 }
 
 // Open reads the partition tables and volumes of all disks and returns the Windows installations found, in the order of disks and
