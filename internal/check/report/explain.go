@@ -36,7 +36,7 @@ func Explain(w io.Writer, c check.Check, opt TextOptions) error {
 		{"Code", code},
 		{"When not met", level},
 		{"Asked by", c.Source},
-		{"Asked when", c.Operation},
+		{"Operation", c.Operation},
 		{"Profiles", cmp.Or(strings.Join(c.Profiles, ", "), "all")},
 		{"Applies to", c.Applies},
 		{"Judged by", c.Evaluation},
@@ -60,7 +60,7 @@ func Explain(w io.Writer, c check.Check, opt TextOptions) error {
 }
 
 // explainGutter is as wide as the labels of [Explain].
-const explainGutter = "  " + "When not met" + "  "
+const explainGutter = "                "
 
 func (t *page) field(label, s string) {
 	for i, line := range t.fill(explainGutter, explainGutter, s) {
