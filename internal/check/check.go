@@ -130,10 +130,17 @@ func unknown(because string, on ...fact) Verdict {
 	return Verdict{Outcome: Unknown, Because: because, Evidence: evidence(on...)}
 }
 
+// maxSeen bounds the evidence that a verdict has beside where its facts were read.
+const maxSeen = 8
+
+// few adds evidence to a list until it has enough. A hostile hive has thousands of programs that fail a check.
+func few(seen []Evidence, more ...Evidence) []Evidence {
+	return append(seen, more[:min(len(more), max(0, maxSeen-len(seen)))]...)
+}
+
 // saw adds evidence, a few pieces of it.
 func (v Verdict) saw(seen []Evidence) Verdict {
-	const most = 8
-	v.Evidence = append(v.Evidence, seen[:min(len(seen), most)]...)
+	v.Evidence = append(v.Evidence, seen[:min(len(seen), maxSeen)]...)
 	return v
 }
 

@@ -1,10 +1,6 @@
 package check
 
-import (
-	"slices"
-
-	"berth/internal/windows"
-)
+import "berth/internal/windows"
 
 // Fix is what the program can do about a finding. It is data: nothing is changed by making it.
 type Fix struct {
@@ -31,9 +27,13 @@ func (r Report) Fixes() []Fix {
 	return list
 }
 
-// newFix makes the fix of changes; nil when there are none.
+// maxChanges bounds a fix. Real ones have a few changes for each of a few network adapters or packages; a hive that asks for more was
+// made to.
+const maxChanges = 500
+
+// newFix makes the fix of changes; nil when there are none, or too many.
 func newFix(code string, changes []windows.Change) *Fix {
-	if len(changes) == 0 {
+	if len(changes) == 0 || len(changes) > maxChanges {
 		return nil
 	}
 	x := &Fix{Code: code, Place: OnDisk, Changes: changes}
@@ -125,9 +125,12 @@ func fixDHCP(f *Facts, _ Params) []windows.Change {
 		if a.DHCP || len(a.Addresses) == 0 {
 			continue
 		}
+		if len(list) > maxChanges { // see newFix
+			break
+		}
 		key := interfaces + `\` + a.ID
 		list = append(list, setDWORD(windows.SystemHive, key, "EnableDHCP", 1))
 		list = append(list, deleteValues(windows.SystemHive, key, "IPAddress", "SubnetMask", "DefaultGateway", "DefaultGatewayMetric", "NameServer")...)
 	}
-	return slices.Clip(list)
+	return list
 }

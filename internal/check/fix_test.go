@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,6 +104,17 @@ func TestFixes(t *testing.T) {
 	for _, row := range table {
 		if row.fix != nil && !fixed[row.Code] {
 			t.Errorf("no case needs the fix of %s", row.Code)
+		}
+	}
+}
+
+// TestFixBound: nothing is made of a hive with more adapters than anybody has set up.
+func TestFixBound(t *testing.T) {
+	for n, want := range map[int]bool{maxChanges / 6: true, maxChanges/6 + 1: false} {
+		f := Collect(context.Background(), fit(t))
+		f.Adapters.Value = slices.Repeat([]Adapter{{ID: nic, Installed: true, Addresses: []string{"10.0.0.5"}}}, n)
+		if x := find(t, Run(f, Options{}), "DHCPDisabled"); x.Outcome != Fail || (x.Fix != nil) != want || x.Fixable != want {
+			t.Errorf("%d adapters: %s, fix %v", n, x.Outcome, x.Fix != nil)
 		}
 	}
 }

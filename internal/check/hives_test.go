@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -247,30 +248,97 @@ func TestTruncatedHives(t *testing.T) {
 	}
 }
 
-// FuzzHives judges machines with a hive of any bytes: no panic, and without a sound list of programs never fit.
+// hiveNames are the hives that facts are read from.
+var hiveNames = []windows.Hive{windows.SystemHive, windows.Software, windows.SAM, windows.Security, windows.Default, windows.BCD}
+
+// memoryOf is what a run of f allocates, in bytes.
+func memoryOf(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// FuzzHives judges machines with a hive of any bytes: no panic, bounded memory, a report that can be shown, and without a sound list
+// of programs never fit.
 func FuzzHives(f *testing.F) {
 	m := fit(f)
-	for _, hive := range []windows.Hive{windows.SystemHive, windows.Software, windows.SAM} {
-		file, err := registry.Build(m.root.Key(string(hive)), registry.BuildOptions{})
+	for i, hive := range hiveNames {
+		root := m.root.Key(string(hive))
+		if root == nil {
+			continue
+		}
+		file, err := registry.Build(root, registry.BuildOptions{})
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(string(hive), file)
-		f.Add(string(hive), file[:len(file)/2])
+		f.Add(uint8(i), file)
+		f.Add(uint8(i), file[:len(file)/2])
 	}
-	f.Fuzz(func(t *testing.T, name string, file []byte) {
+	f.Fuzz(func(t *testing.T, hive uint8, file []byte) {
 		s := onHives{fit(t), map[windows.Hive]*registry.Hive{}}
-		if !s.load(t, windows.Hive(name), file) {
+		if !s.load(t, hiveNames[int(hive)%len(hiveNames)], file) {
 			t.Skip()
 		}
 		s.machine.Disks = nil
-		r := Run(Collect(context.Background(), s), Options{})
+		var r Report
+		// What a hive makes us hold is bounded by the limits of collect.go: texts of programs, and a few hundred bytes for each
+		// subkey of a key, which a hive may list again and again.
+		if took := memoryOf(func() { r = Run(Collect(context.Background(), s), Options{}) }); took > 256<<20 {
+			t.Errorf("%d MiB allocated for a hive of %d bytes", took>>20, len(file))
+		}
 		if r.Fit {
 			t.Error("fit without a disk")
 		}
+		prints(t, r)
 		for _, fd := range r.Findings {
-			if len(fd.Because) > 4000 || len(fd.Evidence) > 20 {
-				t.Errorf("%s: %d bytes of reason, %d lines of evidence", fd.Code, len(fd.Because), len(fd.Evidence))
+			if len(fd.Because) > 4000 || len(fd.Evidence) > 40 {
+				t.Errorf("%s: %d bytes of reason, %d pieces of evidence", fd.Code, len(fd.Because), len(fd.Evidence))
+			}
+		}
+	})
+}
+
+// FuzzTruncatedHives changes bytes of a hive of a fit machine and cuts it: what does not pass with the whole file does not pass with
+// less of it, unless the whole file could not be told for its damage.
+func FuzzTruncatedHives(f *testing.F) {
+	files := make([][]byte, len(hiveNames))
+	m := fit(f)
+	for i, hive := range hiveNames {
+		if root := m.root.Key(string(hive)); root != nil {
+			file, err := registry.Build(root, registry.BuildOptions{})
+			if err != nil {
+				f.Fatal(err)
+			}
+			files[i] = file
+			f.Add(uint8(i), uint32(0), uint8(0), uint32(256))
+			f.Add(uint8(i), uint32(0x1020), uint8(0xff), uint32(4096))
+		}
+	}
+	f.Fuzz(func(t *testing.T, hive uint8, at uint32, value uint8, cut uint32) {
+		i := int(hive) % len(hiveNames)
+		if files[i] == nil {
+			t.Skip()
+		}
+		file := bytes.Clone(files[i])
+		file[int(at)%len(file)] ^= value
+		judge := func(b []byte) (Report, bool) {
+			s := onHives{fit(t), map[windows.Hive]*registry.Hive{}}
+			if !s.load(t, hiveNames[i], b) {
+				return Report{}, false // windows/offline makes it the hive's Err
+			}
+			return Run(Collect(context.Background(), s), Options{}), true
+		}
+		whole, ok := judge(file)
+		short, opened := judge(file[: len(file)-int(cut)%len(file) : len(file)])
+		if !ok || !opened {
+			t.Skip()
+		}
+		was := outcomes(whole)
+		for _, code := range better(whole, short) {
+			if was[code] != Unknown {
+				t.Errorf("%s was %s, and passes with the hive cut short", code, was[code])
 			}
 		}
 	})

@@ -53,7 +53,7 @@ func judgeDHCP(f *Facts, _ Params) Verdict {
 		} else {
 			removed = append(removed, name)
 		}
-		seen = append(seen, a.From...)
+		seen = few(seen, a.From...)
 	}
 	var v Verdict
 	switch {

@@ -25,9 +25,11 @@ type Report struct {
 	// Fit: no check that applies came out FAIL or WARN, and none UNKNOWN but those that may stay open until the guest is asked.
 	Fit bool `json:"fit"`
 	// Open lists the codes that came out UNKNOWN, in the order of the table.
-	Open    []string `json:"open"`
-	Profile string   `json:"profile"`
-	Process Process  `json:"process"`
+	Open []string `json:"open"`
+	// Running: a Windows that runs was asked, so that nothing is left to the guest.
+	Running bool    `json:"running"`
+	Profile string  `json:"profile"`
+	Process Process `json:"process"`
 	// Notes are sentences about what the profile asks for and no disk tells.
 	Notes    []string  `json:"notes"`
 	Windows  Windows   `json:"windows"`
@@ -98,7 +100,7 @@ func run(checks []Check, f *Facts, opt Options) Report {
 		f = &Facts{}
 	}
 	p, err := opt.params()
-	rep := Report{Fit: true, Open: []string{}, Profile: printable(p.Profile.Name), Process: p.Process, Notes: p.notes(), Windows: describe(f), Findings: []Finding{}}
+	rep := Report{Fit: true, Open: []string{}, Running: f.Running.OK() && f.Running.Value, Profile: printable(p.Profile.Name), Process: p.Process, Notes: p.notes(), Windows: describe(f), Findings: []Finding{}}
 	for _, c := range checks {
 		v := Verdict{}
 		if err != nil {

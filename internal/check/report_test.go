@@ -88,7 +88,7 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"fit":true,"open":[],"profile":"seed-2020","process":"BYOL_REGULAR","notes":["Amazon asks for at least 200 WorkSpaces in a Region (document, Requirements: 200 per Region, in any mix of running modes); Berth does not."],"windows":{"version":"","build":"","edition":"","language":"","architecture":"","hostName":""},"findings":[]}`
+	const want = `{"fit":true,"open":[],"running":false,"profile":"seed-2020","process":"BYOL_REGULAR","notes":["Amazon asks for at least 200 WorkSpaces in a Region (document, Requirements: 200 per Region, in any mix of running modes); Berth does not."],"windows":{"version":"","build":"","edition":"","language":"","architecture":"","hostName":""},"findings":[]}`
 	if string(got) != want {
 		t.Errorf("an empty report is %s", got)
 	}

@@ -69,6 +69,7 @@ func judgeOffice(f *Facts, p Params) Verdict {
 			found = append(found, id)
 		}
 	}
+	told := map[string]bool{}
 	// What Click-to-Run itself registers with an Office code belongs to the products named above.
 	clickToRun := microsoft365 && len(f.OfficeClickToRun.Value) > 0
 	for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
@@ -80,10 +81,11 @@ func judgeOffice(f *Facts, p Params) Verdict {
 			if name == "" {
 				name = prog.Key
 			}
-			if !slices.Contains(found, name) {
+			if !told[name] {
+				told[name] = true
 				found = append(found, name)
 			}
-			seen = append(seen, prog.From)
+			seen = few(seen, prog.From)
 		}
 	}
 	if len(found) == 0 {
@@ -101,6 +103,11 @@ func judgeOffice(f *Facts, p Params) Verdict {
 		v.Because = "Office is installed (" + names(found) + "). The document asks for nothing beyond Windows; add software once the image is made."
 	}
 	return v
+}
+
+// begins reports whether a name begins with a word, without regard to the case of ASCII letters.
+func begins(name, word string) bool {
+	return len(name) >= len(word) && strings.EqualFold(name[:len(word)], word)
 }
 
 // names joins a few names from a disk, safe to show.
@@ -141,8 +148,8 @@ func judgeGuestTools(f *Facts, _ Params) Verdict {
 		for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
 			for _, prog := range list.Value {
 				for _, name := range tools.Names {
-					if strings.HasPrefix(strings.ToLower(prog.Name), name) {
-						found, seen, hit = append(found, prog.Name), append(seen, prog.From), true
+					if begins(prog.Name, name) {
+						found, seen, hit = append(found, prog.Name), few(seen, prog.From), true
 					}
 				}
 			}

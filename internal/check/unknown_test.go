@@ -96,6 +96,53 @@ func TestBlankFacts(t *testing.T) {
 	}
 }
 
+// requests are all that a machine can be judged for: every profile, process, with Office and without, before and at ingestion.
+func requests() []Options {
+	var list []Options
+	for _, profile := range Profiles() {
+		for _, process := range Processes() {
+			for i := range 4 {
+				list = append(list, Options{Profile: profile, Process: process, Office: i&1 != 0, Ingestion: i&2 != 0})
+			}
+		}
+	}
+	return list
+}
+
+// TestBlankFactsForAll takes every fact away from machines that meet something, whatever they are judged for: no verdict may become
+// PASS, and no machine fit. With nothing known nothing passes.
+func TestBlankFactsForAll(t *testing.T) {
+	machines := map[string]*memory{"Windows 10": fit(t), "Windows 11": fit(t), "Windows 10 that runs": fit(t)}
+	gptMachine("26100", "Enterprise")(t, machines["Windows 11"])
+	machines["Windows 10 that runs"].machine.Running = true
+	names := fields(t)
+	for name, m := range machines {
+		facts := Collect(context.Background(), m)
+		blanked := make([]*Facts, len(names))
+		for i, n := range names {
+			blanked[i] = blank(facts, n)
+		}
+		for _, opt := range requests() {
+			before := Run(facts, opt)
+			asked := fmt.Sprintf("%s, %s as %s, Office %v, ingestion %v", name, opt.Profile.Name, opt.Process, opt.Office, opt.Ingestion)
+			for i, n := range names {
+				got := Run(blanked[i], opt)
+				if list := better(before, got); len(list) > 0 {
+					t.Errorf("%s: without %s these pass: %v", asked, n, list)
+				}
+				if got.Fit && !before.Fit {
+					t.Errorf("%s: without %s the machine is fit", asked, n)
+				}
+			}
+			for _, f := range Run(&Facts{}, opt).Findings {
+				if f.Outcome == Pass || f.Fix != nil {
+					t.Errorf("%s: with nothing known %s is %s, with fix %v", asked, f.Code, f.Outcome, f.Fix)
+				}
+			}
+		}
+	}
+}
+
 // TestBlankFactsOfFit shows what each fact carries: on the fit machine every fact but those listed takes a PASS away, every
 // PASS hangs on a fact, and a machine of which nothing is known passes nothing.
 func TestBlankFactsOfFit(t *testing.T) {
