@@ -232,6 +232,15 @@ func hostileFiles(t testing.TB) []hostileFile {
 		{name: "vmdk descriptor of 2 MiB", file: append([]byte("# Disk DescriptorFile\n"), bytes.Repeat([]byte("# padding\n"), 200_000)...), format: "VMDK", reason: Damaged, field: "descriptor"},
 		{name: "vmdk 10,000 extents", file: []byte("# Disk DescriptorFile\nparentCID=ffffffff\ncreateType=\"x\"\n" + strings.Repeat("RW 8 ZERO\n", 10_000)), format: "VMDK", reason: Damaged, field: "extents"},
 
+		{name: "vmdk FLAT /etc/passwd", file: textVMDK(`RW 4 FLAT "/etc/passwd" 0`), format: "VMDK", reason: RefersElsewhere, field: "extent"},
+		{name: "vmdk FLAT ../secret", file: textVMDK(`RW 4 FLAT "../secret" 0`), format: "VMDK", reason: RefersElsewhere, field: "extent"},
+		{name: "vmdk FLAT on a share of Windows", file: textVMDK(`RW 4 FLAT "\\localhost\share\a" 0`), format: "VMDK", reason: RefersElsewhere, field: "extent"},
+		{name: "vmdk SPARSE that did not come along", file: textVMDK(`RW 4 SPARSE "a-s001.vmdk"`), format: "VMDK", reason: RefersElsewhere, field: "extent a-s001.vmdk"},
+		{name: "vmdk RDM", file: textVMDK(`RW 4 VMFSRDM "a-rdm.vmdk"`), format: "VMDK", reason: RefersElsewhere, field: "extent"},
+		{name: "vmdk parent file name", file: textVMDK("parentFileNameHint=\"/vmfs/base.vmdk\"\nRW 4 SPARSE \"a\""), format: "VMDK", reason: RefersElsewhere, field: "parentFileNameHint"},
+		{name: "vmdk extents of 2^64 sectors", file: textVMDK("RW 18446744073709551615 ZERO\nRW 18446744073709551615 ZERO"), format: "VMDK", reason: Damaged, field: "extent"},
+
+		{name: "vhd differencing", file: slices.Concat(make([]byte, 512), vhdFooterFor(512, 4, "win ", 0)), format: "VHD", reason: RefersElsewhere, field: "disk type"},
 		{name: "vhd block size 0", file: mendVHD(patched(vhd, 512+32, be32(0)...)), format: "VHD", reason: Damaged, field: "block size"},
 		{name: "vhd block size 2^31", file: mendVHD(patched(vhd, 512+32, be32(1<<31)...)), format: "VHD", reason: Damaged, field: "block size"},
 		{name: "vhd BAT too short", file: mendVHD(patched(vhd, 512+28, be32(1)...)), format: "VHD", reason: Damaged, field: "BAT entries"},
@@ -306,6 +315,11 @@ func hostileFiles(t testing.TB) []hostileFile {
 		{name: "ova with a link", file: linkOVA(t), format: "OVA", reason: Unsupported, field: "a.vmdk"},
 		{name: "ova 5,000 members", file: ova(slices.Repeat([]tarFile{{"x", nil}}, 5000)...), format: "OVA", reason: Damaged, field: "tar header"},
 
+		{name: "ovf disk ../a.vmdk", file: vmwareOVF("../a.vmdk"), format: "OVF", reason: RefersElsewhere, field: "href"},
+		{name: "ovf disk /etc/passwd", file: vmwareOVF("/etc/passwd"), format: "OVF", reason: RefersElsewhere, field: "href"},
+		{name: "ovf disk http", file: vmwareOVF("http://localhost/a.vmdk"), format: "OVF", reason: RefersElsewhere, field: "href"},
+		{name: "ovf disk that did not come along", file: vmwareOVF("a.vmdk"), format: "OVF", reason: RefersElsewhere, field: "a.vmdk"},
+
 		{name: "nothing", file: nil, format: "RAW", reason: NotADisk, field: "signature"},
 		{name: "text", file: []byte("hello"), format: "RAW", reason: NotADisk, field: "signature"},
 		{name: "zeros", file: make([]byte, 1<<20), format: "RAW", reason: NotADisk, field: "signature"},
@@ -330,6 +344,11 @@ func hostileFiles(t testing.TB) []hostileFile {
 		{name: "gpt in an ESXi stream, entries of 0 bytes", file: streamVMDK(changedGPT(84, le32(0)), esxi), format: "GPT", reason: Damaged, field: "entries", table: true},
 		{name: "raw over policy", file: guest, opt: Options{MaxSize: 512}, format: "RAW", reason: TooLarge, field: "file"},
 	}
+}
+
+// textVMDK is a descriptor with extents, and nothing behind it.
+func textVMDK(extents string) []byte {
+	return []byte("# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n" + extents + "\n")
 }
 
 // extendedMBR is a disk with an extended partition, whose records are pairs of sectors in it: where one is, and where it says that

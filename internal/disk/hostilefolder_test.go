@@ -45,7 +45,7 @@ func TestHostileFolder(t *testing.T) {
 // hostileName makes a file's name of a case's.
 func hostileName(name string) string {
 	kind, _, _ := strings.Cut(strings.ToLower(name), " ")
-	end := map[string]string{"qcow2": ".qcow2", "vmdk": ".vmdk", "vhd": ".vhd", "vhdx": ".vhdx", "ova": ".ova", "gzip": ".gz", "xz": ".xz"}[kind]
+	end := map[string]string{"qcow2": ".qcow2", "vmdk": ".vmdk", "vhd": ".vhd", "vhdx": ".vhdx", "ova": ".ova", "ovf": ".ovf", "gzip": ".gz", "xz": ".xz"}[kind]
 	if end == "" {
 		end = ".raw"
 	}
