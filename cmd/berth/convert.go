@@ -50,14 +50,14 @@ func (c convertCmd) Run(ctx context.Context) error {
 	what := strings.TrimSpace(d.Format + " " + d.SubFormat)
 	err = newProgress(os.Stderr).step("Convert "+what, func(say func(string)) (string, error) {
 		var copied int64
-		err := disk.CopyFile(ctx, c.Out, d, c.Durable, func(done, all int64) {
+		_, err := disk.CopyFile(ctx, c.Out, d, disk.CopyOptions{Durable: c.Durable, Progress: func(done, all int64) {
 			copied = done
 			if all < 0 { // how much comes out of a gzip file shows at its end
 				say(size(done))
 				return
 			}
 			say(fmt.Sprintf("%3d %% of %s", done*100/all, size(all)))
-		})
+		}})
 		return fmt.Sprintf("%s, %s", c.Out, size(copied)), err
 	})
 	if errors.Is(err, fs.ErrExist) {

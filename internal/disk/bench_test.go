@@ -121,7 +121,8 @@ func BenchmarkConvert(b *testing.B) {
 					begun := time.Now()
 					e, err := OpenFile(file, Options{})
 					if err == nil {
-						err = errors.Join(CopyFile(b.Context(), ours, e.Disks[0], false, nil), e.Close())
+						_, err = CopyFile(b.Context(), ours, e.Disks[0], CopyOptions{})
+						err = errors.Join(err, e.Close())
 					}
 					mine := time.Since(begun)
 					if err != nil {

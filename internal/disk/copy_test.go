@@ -35,12 +35,12 @@ func TestCopyOfEveryFormat(t *testing.T) {
 			}
 			path := filepath.Join(t.TempDir(), "out.raw")
 			var told []int64
-			err = CopyFile(t.Context(), path, img, true, func(done, size int64) {
+			_, err = CopyFile(t.Context(), path, img, CopyOptions{Durable: true, Progress: func(done, size int64) {
 				if size != img.Size() {
 					t.Errorf("told of %d bytes", size)
 				}
 				told = append(told, done)
-			})
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +71,7 @@ func TestCopyKeepsHoles(t *testing.T) {
 				t.Fatal(err)
 			}
 			path := filepath.Join(t.TempDir(), "out.raw")
-			if err := CopyFile(t.Context(), path, e.Disks[0], false, nil); err != nil {
+			if _, err := CopyFile(t.Context(), path, e.Disks[0], CopyOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			got, err := os.ReadFile(path)
@@ -104,7 +104,7 @@ func TestCopyFileReplacesNothing(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, taken), []byte("mine"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := CopyFile(t.Context(), filepath.Join(dir, "out.raw"), e.Disks[0], false, nil)
+		_, err := CopyFile(t.Context(), filepath.Join(dir, "out.raw"), e.Disks[0], CopyOptions{})
 		if !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s: %v", taken, err)
 		}
@@ -114,13 +114,13 @@ func TestCopyFileReplacesNothing(t *testing.T) {
 	}
 	// Made while the copy was made.
 	path := filepath.Join(t.TempDir(), "out.raw")
-	err = CopyFile(t.Context(), path, e.Disks[0], false, func(done, size int64) {
+	_, err = CopyFile(t.Context(), path, e.Disks[0], CopyOptions{Progress: func(done, size int64) {
 		if done == size {
 			if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 				t.Error(err)
 			}
 		}
-	})
+	}})
 	if got, _ := os.ReadFile(path); !errors.Is(err, fs.ErrExist) || string(got) != "mine" {
 		t.Errorf("%v, %q", err, got)
 	}
@@ -141,7 +141,7 @@ func TestCopyThatFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := t.TempDir()
-		err = CopyFile(ctx, filepath.Join(dir, "out.raw"), e.Disks[0], false, progress)
+		_, err = CopyFile(ctx, filepath.Join(dir, "out.raw"), e.Disks[0], CopyOptions{Progress: progress})
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 			t.Errorf("files %v are left: %v", left, err)
 		}
@@ -162,7 +162,7 @@ func TestCopyThatFails(t *testing.T) {
 	if err := try(ctx, bytes.NewReader(file), func(int64, int64) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	if err := Copy(t.Context(), fullTarget{}, whole.Disks[0], nil); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := Copy(t.Context(), fullTarget{}, whole.Disks[0], CopyOptions{}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("no space: %v", err)
 	}
 }

@@ -11,7 +11,7 @@
 // Memory does not depend on what a file says of itself: tables are read a page at a time, and at most 10 MiB of them and of
 // inflated blocks are kept for an Envelope.
 //
-// It writes no disks but raw ones ([Copy]), and knows no file system; partition tables ([Partitions]) are as deep as it looks.
+// It writes raw disks and QCOW2 ([Copy], [CopyFile]), and knows no file system; partition tables ([Partitions]) are as deep as it looks.
 // Start reading at [Open].
 package disk
 

@@ -3,9 +3,7 @@ package disk
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 )
@@ -131,39 +129,4 @@ func (s *sequential) fault(in *inlet, err error) error {
 		return s.f.refuse(Damaged, "compressed data", in.read(), "the file ends inside it: it is cut off")
 	}
 	return s.f.refuse(Damaged, "compressed data", in.read(), "about here it cannot be decompressed: %v", err)
-}
-
-// copy writes the disk to dst.
-func (s *sequential) copy(ctx context.Context, dst Target, progress func(done, size int64)) error {
-	in := newInlet(s.f)
-	r, err := s.unpack(in)
-	if err != nil {
-		return s.fault(in, err)
-	}
-	buffer := make([]byte, copyPiece)
-	for done := int64(0); ; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := fill(r, buffer)
-		if err != nil && err != io.EOF {
-			return s.fault(in, err)
-		}
-		if done+int64(n) > s.limit {
-			return s.f.refuse(TooLarge, "compressed data", in.read(), "the disk has more than the %d bytes that are accepted", s.limit)
-		}
-		if err := writeSparse(dst, buffer[:n], done); err != nil {
-			return err
-		}
-		done += int64(n)
-		if progress != nil && n > 0 {
-			progress(done, -1)
-		}
-		if err != nil { // the end
-			if err := dst.Truncate(done); err != nil {
-				return fmt.Errorf("disk: set the size of the copy: %w", err)
-			}
-			return nil
-		}
-	}
 }

@@ -49,7 +49,7 @@ func copied(ctx context.Context, file Source, opt Options) ([]byte, error) {
 		return nil, err
 	}
 	var m memoryTarget
-	err = Copy(ctx, &m, e.Disks[0], nil)
+	_, err = Copy(ctx, &m, e.Disks[0], CopyOptions{})
 	return m.bytes, err
 }
 
@@ -100,12 +100,12 @@ func TestCompressedRawDisksAreCopied(t *testing.T) {
 			}
 			path := filepath.Join(t.TempDir(), "out.raw")
 			last := int64(0)
-			if err := CopyFile(t.Context(), path, d, false, func(done, size int64) {
+			if _, err := CopyFile(t.Context(), path, d, CopyOptions{Progress: func(done, size int64) {
 				if done <= last || size != -1 {
 					t.Errorf("progress from %d to %d of %d", last, done, size)
 				}
 				last = done
-			}); err != nil {
+			}}); err != nil {
 				t.Fatal(err)
 			}
 			got, err := os.ReadFile(path)
@@ -286,7 +286,7 @@ func FuzzCopy(f *testing.F) {
 		if err != nil || len(e.Disks) == 0 {
 			t.Fatalf("the second time: %v", err)
 		}
-		if err := Copy(t.Context(), &limitedTarget{}, e.Disks[0], nil); err != nil && !errors.Is(err, errLimit) && !errors.Is(err, io.EOF) {
+		if _, err := Copy(t.Context(), &limitedTarget{}, e.Disks[0], CopyOptions{}); err != nil && !errors.Is(err, errLimit) && !errors.Is(err, io.EOF) {
 			sound(t, err)
 		}
 	})

@@ -1,0 +1,180 @@
+package disk
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// checkpoint is how far a copy is: all before byte At of the disk is in the file, and what is needed to go on. It lies beside
+// the part of the copy, as JSON. What is written after it is cut off, or written over.
+type checkpoint struct {
+	Key    string // of what is copied, and how
+	At     int64
+	Result Copied
+	Chain  []byte      // state of Copied.Digest's hash
+	QCOW2  *qcow2State `json:",omitempty"`
+}
+
+// checkpointLimit bounds the file, in bytes: a QCOW2 of 16 TiB has 600 KiB of tables in it.
+const checkpointLimit = 16 << 20
+
+func notesOf(part string) string { return part + ".checkpoint" }
+
+// forget removes the checkpoint beside a part, if there is one.
+func forget(part string) error {
+	if err := os.Remove(notesOf(part)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// openPart opens the file that the copy is written to, new or as a killed copy left it, and locks it.
+func (c *copying) openPart(part string) (*os.File, error) {
+	flags := os.O_RDWR | os.O_CREATE | os.O_EXCL
+	var old *checkpoint
+	if c.opt.Resume && c.opt.Checkpoint != "" {
+		var err error
+		if old, err = readCheckpoint(notesOf(part)); err != nil {
+			return nil, err
+		}
+		if old != nil {
+			flags = os.O_RDWR | os.O_CREATE // it is ours: only a copy writes checkpoints
+		}
+	}
+	f, err := os.OpenFile(part, flags, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	// Not removed on an error: somebody else may be at work on it.
+	if err := lock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("disk: %s is being written by another copy: %w", part, err), f.Close())
+	}
+	if err := c.start(f, part, old); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// start goes on from old if it is of the same copy, and else begins with an empty file.
+func (c *copying) start(f *os.File, part string, old *checkpoint) error {
+	c.aim(f)
+	if c.opt.Checkpoint == "" || c.input != nil {
+		return nil // a compressed stream cannot be entered in its middle
+	}
+	key, err := c.key()
+	if err != nil {
+		return err
+	}
+	c.save = func(s *checkpoint) error {
+		s.Key = key
+		// What it speaks of must not be lost when it is not.
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		return s.write(notesOf(part))
+	}
+	if old != nil && old.Key == key {
+		return c.resume(old)
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	s, err := c.checkpoint(0)
+	if err != nil {
+		return err
+	}
+	return c.save(s)
+}
+
+// key tells what is copied, and how, from everything else.
+func (c *copying) key() (string, error) {
+	h := sha256.New()
+	fmt.Fprintf(h, "1 %q %d %t %t %t %d\n", c.opt.Checkpoint, c.opt.Form, c.opt.Unverified, c.opt.Digest, c.opt.Skip != nil, c.size)
+	if c.base != nil { // whoever names the source may be wrong
+		f := c.base.file
+		n := min(f.size, 64<<10)
+		for _, at := range []int64{0, f.size - n} {
+			p, err := f.bytes("beginning and end", at, n)
+			if err != nil {
+				return "", err
+			}
+			h.Write(p)
+		}
+		fmt.Fprintf(h, "%d\n", f.size)
+	}
+	if c.over != nil {
+		for _, p := range c.over.patches {
+			fmt.Fprintf(h, "%d %d\n", p.Off, len(p.Data))
+			h.Write(p.Data)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// checkpoint describes the copy when all before byte at of the disk is written.
+func (c *copying) checkpoint(at int64) (*checkpoint, error) {
+	chain, err := c.chain.(encoding.BinaryMarshaler).MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("disk: checkpoint: %w", err)
+	}
+	s := &checkpoint{At: at, Result: c.result, Chain: chain}
+	c.to.state(s)
+	return s, nil
+}
+
+func (c *copying) resume(s *checkpoint) error {
+	if s.At < 0 || s.At > c.size || s.At%copyPiece != 0 && s.At != c.size {
+		return fmt.Errorf("disk: checkpoint: byte %d of a disk of %d", s.At, c.size)
+	}
+	if err := c.chain.(encoding.BinaryUnmarshaler).UnmarshalBinary(s.Chain); err != nil {
+		return fmt.Errorf("disk: checkpoint: %w", err)
+	}
+	c.result, c.from = s.Result, s.At
+	c.result.Resumed = s.At
+	return c.to.restore(s)
+}
+
+func (s *checkpoint) write(path string) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	// Whole or not at all.
+	temporary := path + "~"
+	if err := os.WriteFile(temporary, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// readCheckpoint returns nil if there is none at path.
+func readCheckpoint(path string) (*checkpoint, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > checkpointLimit {
+		return nil, fmt.Errorf("disk: %s is no checkpoint", path)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := new(checkpoint)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(s); err != nil {
+		return nil, fmt.Errorf("disk: %s is no checkpoint: %w", path, err)
+	}
+	return s, nil
+}
