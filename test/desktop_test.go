@@ -495,7 +495,7 @@ func (s *story) takeDown(t *testing.T) {
 	if err := errorOf(s.workspaces.DeregisterWorkspaceDirectory(t.Context(), &workspaces.DeregisterWorkspaceDirectoryInput{DirectoryId: &s.directory})); err != nil {
 		t.Errorf("deregistering after the last WorkSpace: %v", err)
 	}
-	for dir, want := range map[string]int{"imports": 0, "snapshots": 4, "images": 1} { // the sample's and three unfit machines'
+	for dir, want := range map[string]int{"imports": 0, "stored": 4} { // the sample's and three unfit machines'
 		es, err := os.ReadDir(filepath.Join(s.data, dir))
 		if err != nil || len(es) != want {
 			t.Errorf("the folder %s has %v (%v), want %s files", dir, es, err, strconv.Itoa(want))

@@ -199,7 +199,7 @@ func (j *journey) nothingTwice(t *testing.T) {
 	desktops, err := c.workspaces.DescribeWorkspaces(ctx, &workspaces.DescribeWorkspacesInput{})
 	one("WorkSpaces", len(desktops.Workspaces), err)
 	one("QEMU processes", len(computetest.Processes(t, j.data)), nil)
-	for dir, want := range map[string]int{"imports": 0, "snapshots": 1, "images": 1} {
+	for dir, want := range map[string]int{"imports": 0, "stored": 1} {
 		es, err := os.ReadDir(filepath.Join(j.data, dir))
 		if err != nil || len(es) != want {
 			t.Errorf("folder %s has %v (%v), want %d files", dir, es, err, want)

@@ -17,8 +17,9 @@ import (
 type Driver interface {
 	Capabilities() Capabilities
 	// EnsureImage makes the sealed image at path (a standalone qcow2, bytes never change) known under id. Idempotent.
-	// The driver may link or copy; it never writes to path.
-	EnsureImage(ctx context.Context, id, path string) error
+	// The driver may link or copy; it never writes to path. Under it there may be one more image of the same size (base), which
+	// shows where path has nothing: so that images that differ in little share the rest. Neither names the other.
+	EnsureImage(ctx context.Context, id, path string, base ...string) error
 	// DeleteImage forgets an image. ErrInUse while a machine is cloned from it. Deleting an unknown image is no error.
 	DeleteImage(ctx context.Context, id string) error
 	// Ensure makes the machine exist as wanted: volumes created (once), running or off, on its Boots-th boot. It returns

@@ -85,6 +85,22 @@ func ImageSize(path string) (int64, error) {
 	return size, nil
 }
 
+// ImageSizes is ImageSize of an image and of what is under it, which is one image at most and of the same size.
+func ImageSizes(path string, base ...string) (int64, error) {
+	size, err := ImageSize(path)
+	if err != nil || len(base) == 0 {
+		return size, err
+	}
+	if len(base) > 1 {
+		return 0, fmt.Errorf("%w: %d images under %s, there can be one", ErrInvalid, len(base), path)
+	}
+	under, err := ImageSize(base[0])
+	if err == nil && under != size {
+		err = fmt.Errorf("%w: image %s has %d bytes, the one under it %d", ErrInvalid, path, size, under)
+	}
+	return size, err
+}
+
 // imageSize looks at the first 104 bytes of an image.
 func imageSize(h []byte) (int64, error) {
 	be := binary.BigEndian

@@ -68,6 +68,10 @@ type Config struct {
 	// take at the rate. Defaults are stageTime and stageRate.
 	StageTime time.Duration
 	StageRate int64
+	// ImageQuota is how many bytes the stored disks may take together; 0: as many as there is room for.
+	ImageQuota int64
+	// Fix says whether ImportWorkspaceImage mends what it can: the changes that a powered-off disk takes.
+	Fix bool
 	// KeepFree is how many bytes of the data folder's file system imports leave free.
 	KeepFree int64
 	// Driver runs the desktops.
@@ -91,6 +95,8 @@ type Desk struct {
 	db  *bun.DB
 	eng dbos.Context
 	log *slog.Logger
+
+	storing sync.Mutex // see storedRecord
 
 	stopWatch context.CancelFunc
 	watching  sync.WaitGroup
@@ -126,7 +132,7 @@ func New(ctx context.Context, cfg Config) (*Desk, error) {
 	if cfg.Database == "" {
 		cfg.Database = "sqlite:" + filepath.Join(cfg.DataDir, "berth.db")
 	}
-	for _, dir := range []string{"snapshots", "images", "imports"} {
+	for _, dir := range []string{"stored", "imports"} {
 		if err := os.MkdirAll(filepath.Join(cfg.DataDir, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("desk: %w", err)
 		}
@@ -147,7 +153,13 @@ func (d *Desk) open(ctx context.Context) error {
 	if err := d.identify(ctx); err != nil {
 		return err
 	}
+	if err := d.adopt(ctx); err != nil {
+		return err
+	}
 	if err := d.sweep(ctx); err != nil {
+		return err
+	}
+	if _, err := d.collect(ctx); err != nil {
 		return err
 	}
 	if err := d.ensureImages(ctx); err != nil {
@@ -168,9 +180,7 @@ func (d *Desk) open(ctx context.Context) error {
 // sweep removes files that no record knows: what a crash left between a file and its record. It runs before any flow.
 func (d *Desk) sweep(ctx context.Context) error {
 	for _, kind := range []struct{ dir, known string }{
-		{"imports", "SELECT id FROM import_tasks WHERE status NOT IN ('completed', 'deleted')"},
-		{"snapshots", "SELECT id || '.qcow2' FROM snapshots UNION SELECT snapshot_id || '.qcow2' FROM import_disks d JOIN import_tasks t ON t.id = d.task_id WHERE t.status NOT IN ('completed', 'deleted')"},
-		{"images", "SELECT id || '.qcow2' FROM workspace_images WHERE state <> 'ERROR'"},
+		{"imports", "SELECT id FROM import_tasks WHERE status NOT IN ('completed', 'deleted') UNION SELECT id FROM workspace_images WHERE state = 'PENDING'"},
 	} {
 		var known []string
 		if err := d.db.NewRaw(kind.known).Scan(ctx, &known); err != nil {

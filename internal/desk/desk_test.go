@@ -420,3 +420,12 @@ func (f *fixture) desktopLives() {
 		t.Errorf("CreateWorkspaces in a shared directory: %+v, %v", shared, err)
 	}
 }
+
+// digest is that of a snapshot's stored disk.
+func (f *fixture) digest(snapshot string) (digest string) {
+	f.t.Helper()
+	if err := f.db.NewSelect().Model((*snapshotRecord)(nil)).Column("digest").Where("id = ?", snapshot).Scan(f.t.Context(), &digest); err != nil {
+		f.t.Fatal(err)
+	}
+	return digest
+}

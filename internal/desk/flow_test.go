@@ -312,8 +312,7 @@ func (d *Desk) unsound(t *testing.T, host *memory.Host) string {
 	ctx := t.Context()
 	for _, kind := range []struct{ dir, query string }{
 		{"imports", "SELECT '' WHERE FALSE"},
-		{"snapshots", "SELECT id || '.qcow2' FROM snapshots ORDER BY id"},
-		{"images", "SELECT id || '.qcow2' FROM workspace_images WHERE state = 'AVAILABLE' ORDER BY id"},
+		{"stored", "SELECT substr(digest, 8) || '.qcow2' FROM stored_images ORDER BY digest"},
 	} {
 		var want, got []string
 		if err := d.db.NewRaw(kind.query).Scan(ctx, &want); err != nil {
@@ -332,6 +331,10 @@ func (d *Desk) unsound(t *testing.T, host *memory.Host) string {
 	}
 	for _, q := range []string{
 		"SELECT count(*) FROM launch_permissions",
+		"SELECT count(*) FROM import_disks WHERE digest IS NOT NULL",
+		"SELECT count(*) FROM snapshots WHERE digest IS NULL",
+		"SELECT count(*) FROM workspace_images WHERE (state = 'AVAILABLE') <> (digest IS NOT NULL)",
+		"SELECT count(*) FROM stored_images WHERE digest NOT IN (" + references + ")",
 		"SELECT count(*) FROM import_tasks t WHERE status = 'completed' AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.task_id = t.id)",
 		"SELECT count(*) FROM snapshots s WHERE NOT EXISTS (SELECT 1 FROM import_tasks t WHERE s.task_id = t.id AND t.status = 'completed')",
 		"SELECT count(*) FROM workspaces WHERE id <> (SELECT min(id) FROM workspaces)",

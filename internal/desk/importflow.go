@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/uptrace/bun"
 
 	"berth/internal/image"
@@ -29,11 +30,10 @@ var importDisk = flow{
 		if err != nil {
 			return err
 		}
-		errs := []error{os.RemoveAll(d.file("imports", id))}
-		for _, x := range r.Disks {
-			errs = append(errs, removeIfThere(d.snapshotFile(x.SnapshotID)))
+		if err := d.letGo(ctx, r.ID); err != nil {
+			return err
 		}
-		if err := errors.Join(errs...); err != nil {
+		if _, err := d.collect(ctx); err != nil {
 			return err
 		}
 		q := d.db.NewUpdate().Model((*importRecord)(nil)).Set("status = ?", taskDeleted).Where("id = ?", id)
@@ -55,9 +55,6 @@ const cancelled = "Cancelled"
 
 var errCancelled = &failure{Code: cancelled, Message: "The import was cancelled."}
 
-// snapshotFile is where a snapshot's disk is: a standalone qcow2 that never changes.
-func (d *Desk) snapshotFile(id string) string { return d.file("snapshots", id+".qcow2") }
-
 // uploadFile is where one of a task's files is while the task goes on.
 func (d *Desk) uploadFile(id string, source int) string {
 	return d.file("imports", id, strconv.Itoa(source))
@@ -78,7 +75,7 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 		total += s.FileBytes
 	}
 	// What comes over the network lies beside the disks that are made of it until those are complete.
-	if err := d.roomFor(total, "the upload of "+r.source()); err != nil {
+	if err := d.roomFor(ctx, total, 0, "the upload of "+r.source()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -148,7 +145,11 @@ func (d *Desk) stageSnapshot(ctx context.Context, snapshot, dst string) error {
 	if err := removeIfThere(dst); err != nil {
 		return err
 	}
-	return os.Link(d.snapshotFile(snapshot), dst)
+	var r snapshotRecord
+	if err := d.db.NewSelect().Model(&r).Where("id = ?", snapshot).Scan(ctx); err != nil {
+		return fmt.Errorf("desk: snapshot %s: %w", snapshot, err)
+	}
+	return os.Link(d.storedFile(r.Digest), dst)
 }
 
 func (d *Desk) snapshotExists(ctx context.Context, id string) (bool, error) {
@@ -269,17 +270,17 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 		stored += n
 		total += x.SizeBytes
 	}
-	if err := d.roomFor(stored, "the disks of "+r.source()); err != nil {
+	if err := d.roomFor(ctx, stored, stored, "the disks of "+r.source()); err != nil {
 		return err
 	}
 	tell := d.progress(ctx, r.ID, taskConverting, "converting", 28, 76)
 	for i, x := range r.Disks {
-		target := d.snapshotFile(x.SnapshotID)
-		if _, err := os.Stat(target); err == nil { // a conversion appears whole or not at all: it has been done
+		if x.Digest != nil {
 			before += x.SizeBytes
 			continue
 		}
-		err := u.Convert(ctx, i, target, func(percent float64) error {
+		target := d.file("imports", r.ID, fmt.Sprintf("disk-%d.qcow2", x.Number))
+		digest, err := u.Convert(ctx, i, target, func(percent float64) error {
 			done := float64(before) + percent/100*float64(x.SizeBytes)
 			return tell(done/float64(max(total, 1)), fmt.Sprintf("disk %d of %d, %.0f %%", i+1, len(r.Disks), percent))
 		})
@@ -287,29 +288,22 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 			return imported(err)
 		}
 		before += x.SizeBytes
-		if _, err := d.db.NewUpdate().Model(&x).Set("progress = 100").WherePK().Exec(ctx); err != nil {
-			return fmt.Errorf("desk: %w", err)
+		err = d.keep(ctx, target, &storedRecord{Digest: digest, SizeBytes: x.SizeBytes}, func(ctx context.Context, tx bun.Tx) error {
+			_, err := tx.NewUpdate().Model(&x).Set("progress = 100").Set("digest = ?", digest).WherePK().Exec(ctx)
+			return err
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 func (d *Desk) registerImport(ctx context.Context, r *importRecord) error {
-	for _, x := range r.Disks {
-		c, err := image.Open(image.File{Path: d.snapshotFile(x.SnapshotID), Format: "QCOW2"})
-		if err != nil {
-			return err
-		}
-		size := c.Disks[0].Size()
-		c.Close()
-		if size != x.SizeBytes {
-			return fmt.Errorf("desk: snapshot %s has %d bytes, its disk has %d", x.SnapshotID, size, x.SizeBytes)
-		}
-	}
 	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		root, data := "", []machineImageDisk{}
 		for _, x := range r.Disks {
-			s := &snapshotRecord{ID: x.SnapshotID, TaskID: r.ID, Description: "Created by Berth for " + r.ID, SizeBytes: x.SizeBytes, CreatedAt: d.now()}
+			s := &snapshotRecord{ID: x.SnapshotID, TaskID: r.ID, Description: "Created by Berth for " + r.ID, SizeBytes: x.SizeBytes, Digest: aws.ToString(x.Digest), CreatedAt: d.now()}
 			if _, err := insertNew(ctx, tx, s, "id"); err != nil {
 				return err
 			}
@@ -332,9 +326,20 @@ func (d *Desk) registerImport(ctx context.Context, r *importRecord) error {
 	})
 }
 
-func (d *Desk) finishImport(ctx context.Context, id string) error {
+// letGo lets a task's files go, and the disks as far as only the task refers to them.
+func (d *Desk) letGo(ctx context.Context, id string) error {
 	if err := os.RemoveAll(d.file("imports", id)); err != nil {
 		return fmt.Errorf("desk: %w", err)
+	}
+	if _, err := d.db.NewUpdate().Model((*importedDisk)(nil)).Set("digest = NULL").Where("task_id = ?", id).Exec(ctx); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
+	return nil
+}
+
+func (d *Desk) finishImport(ctx context.Context, id string) error {
+	if err := d.letGo(ctx, id); err != nil {
+		return err
 	}
 	_, err := d.db.NewUpdate().Model((*importRecord)(nil)).Set("status = ?, status_message = '', progress = 100", taskCompleted).Where("id = ?", id).Exec(ctx)
 	return err

@@ -229,7 +229,17 @@ func trouble(err error) string {
 }
 
 // roomFor refuses work that the disk, or the quota, has no room for, before the first byte of it.
-func (d *Desk) roomFor(bytes int64, what string) error {
+// kept is how many of the bytes stay when the work is over, and count for the quota.
+func (d *Desk) roomFor(ctx context.Context, bytes, kept int64, what string) error {
+	if quota := d.cfg.ImageQuota; quota > 0 && kept > 0 {
+		has, err := d.storedBytes(ctx)
+		if err != nil {
+			return err
+		}
+		if kept > quota-has {
+			return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: Insufficient storage. [%s may take %s; of the quota of %s, %s are taken]", what, sizeText(kept), sizeText(quota), sizeText(has))}
+		}
+	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(d.cfg.DataDir, &fs); err != nil {
 		return fmt.Errorf("desk: %w", &os.PathError{Op: "statfs", Path: d.cfg.DataDir, Err: err})

@@ -46,14 +46,15 @@ type importRecord struct {
 // importedDisk is a disk that an import makes.
 type importedDisk struct {
 	bun.BaseModel `bun:"table:import_disks"`
-	TaskID        string `bun:"task_id,pk"`
-	Number        int    `bun:"number,pk"` // from 1, in the order of the export
-	Source        int    `bun:"source"`    // the number of the source that it came in
-	Format        string `bun:"format"`
-	DeviceName    string `bun:"device_name"`
-	SizeBytes     int64  `bun:"size_bytes"` // virtual
-	SnapshotID    string `bun:"snapshot_id"`
-	Progress      int    `bun:"progress"` // percent
+	TaskID        string  `bun:"task_id,pk"`
+	Number        int     `bun:"number,pk"` // from 1, in the order of the export
+	Source        int     `bun:"source"`    // the number of the source that it came in
+	Format        string  `bun:"format"`
+	DeviceName    string  `bun:"device_name"`
+	SizeBytes     int64   `bun:"size_bytes"` // virtual
+	SnapshotID    string  `bun:"snapshot_id"`
+	Progress      int     `bun:"progress"` // percent
+	Digest        *string `bun:"digest"`   // of the stored disk, from when it is there until the task is over
 }
 
 // Root devices and the others have these names, as EC2 recommends for volumes: /dev/sda1, /dev/sdf and on.

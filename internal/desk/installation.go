@@ -58,7 +58,7 @@ func (d *Desk) pair(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	for _, dir := range []string{"snapshots", "images"} {
+	for _, dir := range []string{"stored"} {
 		es, err := os.ReadDir(d.file(dir))
 		if err != nil {
 			return fmt.Errorf("desk: %w", err)

@@ -13,6 +13,7 @@ import (
 func TestPartsOfTwoInstallationsDoNotStart(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.AccountID = "111122223333" })
 	task := f.imported(f.upload(sample(t, phony.Base, "qcow2")))
+	file := f.storedFile(f.digest(*task.SnapshotDetails[0].SnapshotID))
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func TestPartsOfTwoInstallationsDoNotStart(t *testing.T) {
 		})
 	}
 	// Whatever was tried, nothing is swept away.
-	if _, err := os.Stat(f.snapshotFile(*task.SnapshotDetails[0].SnapshotID)); err != nil {
+	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
 	}
 }

@@ -37,13 +37,14 @@ type machineImageDisk struct {
 	SnapshotID    string `bun:"snapshot_id"`
 }
 
-// snapshotRecord is an imported disk; its bytes are in Desk.snapshotFile.
+// snapshotRecord is an imported disk.
 type snapshotRecord struct {
 	bun.BaseModel `bun:"table:snapshots"`
 	ID            string    `bun:"id,pk"`
 	TaskID        string    `bun:"task_id"`
 	Description   string    `bun:"description"`
 	SizeBytes     int64     `bun:"size_bytes"` // virtual size
+	Digest        string    `bun:"digest"`     // of the stored disk that it is
 	CreatedAt     time.Time `bun:"created_at"`
 }
 
@@ -368,14 +369,13 @@ func (e *EC2) DeregisterImage(ctx context.Context, in *DeregisterImageInput) (*D
 		return nil, err
 	}
 	out := &DeregisterImageOutput{Return: true}
+	if !withSnapshot {
+		return out, nil
+	}
+	if _, err := d.collect(ctx); err != nil {
+		return nil, err
+	}
 	for _, x := range disks {
-		if !withSnapshot {
-			break
-		}
-		// The row went first: a file without a row is swept away at the next start, a row without a file would be a lie.
-		if err := removeIfThere(d.snapshotFile(x.SnapshotID)); err != nil {
-			return nil, err
-		}
 		out.DeleteSnapshotResults = append(out.DeleteSnapshotResults, DeleteSnapshotResult{SnapshotID: aws.String(x.SnapshotID), ReturnCode: aws.String("success")})
 	}
 	return out, nil

@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +23,7 @@ import (
 	"berth/internal/image"
 )
 
-// workspaceImageRecord is a WorkSpaces image. Its bytes are in Desk.imageFile.
+// workspaceImageRecord is a WorkSpaces image.
 type workspaceImageRecord struct {
 	bun.BaseModel    `bun:"table:workspace_images"`
 	ID               string          `bun:"id,pk"`
@@ -42,7 +42,15 @@ type workspaceImageRecord struct {
 	ErrorCode        string          `bun:"error_code"`
 	ErrorMessage     string          `bun:"error_message"`
 	ErrorDetails     []failureRecord `bun:"error_details"`
+	Digest           *string         `bun:"digest"` // of the stored disk that it is
+	Fixes            []fixRecord     `bun:"fixes"`  // what was mended on the way
 	CreatedAt        time.Time       `bun:"created_at"`
+}
+
+// fixRecord is what was done about a finding.
+type fixRecord struct {
+	Code  string
+	Steps []string
 }
 
 // failureRecord is one of the reasons why an image is in ERROR.
@@ -93,7 +101,7 @@ func (d *Desk) ImportWorkspaceImage(ctx context.Context, in *workspaces.ImportWo
 	r := &workspaceImageRecord{
 		ID: d.workspacesID("wsi-"), Name: aws.ToString(in.ImageName), Description: aws.ToString(in.ImageDescription), State: imagePending,
 		IngestionProcess: string(in.IngestionProcess), MachineImageID: ami.ID, SnapshotID: ami.SnapshotID, SizeBytes: snapshot.SizeBytes, BootMode: ami.BootMode,
-		Applications: []string{}, ErrorDetails: []failureRecord{}, CreatedAt: d.now(),
+		Applications: []string{}, ErrorDetails: []failureRecord{}, Fixes: []fixRecord{}, CreatedAt: d.now(),
 	}
 	for _, a := range in.Applications {
 		r.Applications = append(r.Applications, string(a))
@@ -230,7 +238,8 @@ func (d *Desk) DeleteWorkspaceImage(ctx context.Context, in *workspaces.DeleteWo
 	if err != nil {
 		return nil, err
 	}
-	return &workspaces.DeleteWorkspaceImageOutput{}, removeIfThere(d.imageFile(id))
+	_, err = d.collect(ctx)
+	return &workspaces.DeleteWorkspaceImageOutput{}, err
 }
 
 // workspaceImage reads an image's record; sql.ErrNoRows (wrapped) when there is none.
@@ -241,9 +250,6 @@ func (d *Desk) workspaceImage(ctx context.Context, id string) (*workspaceImageRe
 	}
 	return &r, nil
 }
-
-// imageFile is where a sealed image's disk is: a standalone qcow2 that never changes.
-func (d *Desk) imageFile(id string) string { return d.file("images", id+".qcow2") }
 
 // ingestImage makes a WorkSpaces image of an AMI's disk.
 var ingestImage = flow{
@@ -267,15 +273,18 @@ var ingestImage = flow{
 		if err := d.cfg.Driver.DeleteImage(ctx, id); err != nil {
 			return err
 		}
-		if err := removeIfThere(d.imageFile(id)); err != nil {
-			return err
+		if err := os.RemoveAll(d.file("imports", id)); err != nil {
+			return fmt.Errorf("desk: %w", err)
 		}
 		details := []failureRecord{}
 		for _, x := range f.Details {
 			details = append(details, failureRecord{x.Code, x.Message})
 		}
 		r := &workspaceImageRecord{ID: id, State: imageError, ErrorCode: f.Code, ErrorMessage: f.Message, ErrorDetails: details}
-		_, err := d.db.NewUpdate().Model(r).Column("state", "error_code", "error_message", "error_details").WherePK().Exec(ctx)
+		if _, err := d.db.NewUpdate().Model(r).Column("state", "error_code", "error_message", "error_details", "digest").WherePK().Exec(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		_, err := d.collect(ctx)
 		return err
 	},
 	pending: func(d *Desk, ctx context.Context) ([]work, error) {
@@ -341,16 +350,22 @@ func (d *Desk) inspectImage(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	disks, err := disksOf(ctx, d.db, &machineImageRecord{ID: r.MachineImageID, SnapshotID: r.SnapshotID})
+	disks, digest, err := d.storedDisks(ctx, r)
 	if err != nil {
 		return err
 	}
-	var files []string
-	for _, x := range disks {
-		files = append(files, d.snapshotFile(x.SnapshotID))
-	}
 	profile, _ := check.ProfileByName(d.cfg.Profile) // identify has refused one that does not exist
-	report, err := image.Inspect(ctx, check.Options{Profile: profile, Process: check.Process(r.IngestionProcess), Office: len(r.Applications) > 0, Ingestion: true}, files...)
+	opt := check.Options{Profile: profile, Process: check.Process(r.IngestionProcess), Office: len(r.Applications) > 0, Ingestion: true}
+	var mended image.Mended
+	overlay := d.file("imports", id, "mended.qcow2")
+	if d.cfg.Fix {
+		if err := os.MkdirAll(filepath.Dir(overlay), 0o700); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		mended, err = image.Mend(ctx, opt, overlay, digest, r.CreatedAt, disks...)
+	} else {
+		mended.Report, err = image.Inspect(ctx, opt, disks...)
+	}
 	var f *image.Failure
 	if errors.As(err, &f) {
 		return &failure{Code: "UnknownError", Message: f.StatusMessage, Details: []failure{{Code: "UnknownError", Message: f.StatusMessage}}}
@@ -358,52 +373,100 @@ func (d *Desk) inspectImage(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.keepReport(ctx, r, report); err != nil {
+	if err := d.keepReport(ctx, r, mended); err != nil {
 		return err
 	}
-	return unfit(report)
+	if f := unfit(mended.Report); f != nil {
+		return f
+	}
+	refer := func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.NewUpdate().Model(r).Set("digest = ?", digest).WherePK().Exec(ctx)
+		return err
+	}
+	if len(mended.Fixes) == 0 {
+		return d.db.RunInTx(ctx, nil, refer)
+	}
+	base := digest
+	digest = mended.Digest
+	return d.keep(ctx, overlay, &storedRecord{Digest: digest, Base: &base, SizeBytes: r.SizeBytes}, refer)
 }
 
-// sealImage gives the image its own name for the AMI's disk, whose bytes never change, and hands it to the driver.
+// storedDisks are the disks of an image's AMI, the root first, and the root's digest.
+func (d *Desk) storedDisks(ctx context.Context, r *workspaceImageRecord) (disks []image.Stored, root string, err error) {
+	all, err := disksOf(ctx, d.db, &machineImageRecord{ID: r.MachineImageID, SnapshotID: r.SnapshotID})
+	if err != nil {
+		return nil, "", err
+	}
+	for _, x := range all {
+		var s snapshotRecord
+		if err := d.db.NewSelect().Model(&s).Where("id = ?", x.SnapshotID).Scan(ctx); err != nil {
+			return nil, "", fmt.Errorf("desk: snapshot %s: %w", x.SnapshotID, err)
+		}
+		k, err := d.stored(ctx, s.Digest)
+		if err != nil {
+			return nil, "", err
+		}
+		disks = append(disks, k)
+		root = firstOf(root, s.Digest)
+	}
+	return disks, root, nil
+}
+
+// sealImage hands the disk, whose bytes never change, to the driver.
 func (d *Desk) sealImage(ctx context.Context, id string) error {
 	r, err := d.workspaceImage(ctx, id)
 	if err != nil {
 		return err
 	}
-	if err := os.Link(d.snapshotFile(r.SnapshotID), d.imageFile(id)); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.RemoveAll(d.file("imports", id)); err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	return d.cfg.Driver.EnsureImage(ctx, id, d.imageFile(id))
+	return d.ensureImage(ctx, r)
+}
+
+// ensureImage hands an image's disk to the driver.
+func (d *Desk) ensureImage(ctx context.Context, r *workspaceImageRecord) error {
+	s, err := d.stored(ctx, aws.ToString(r.Digest))
+	if err != nil {
+		return err
+	}
+	if s.Base == "" {
+		return d.cfg.Driver.EnsureImage(ctx, r.ID, s.Path)
+	}
+	return d.cfg.Driver.EnsureImage(ctx, r.ID, s.Path, s.Base)
 }
 
 // ensureImages hands every AVAILABLE image to the driver, which may be a new one or have lost its data.
 func (d *Desk) ensureImages(ctx context.Context) error {
-	var ids []string
-	if err := d.db.NewSelect().Model((*workspaceImageRecord)(nil)).Column("id").Where("state = ?", imageAvailable).Scan(ctx, &ids); err != nil {
+	var rs []workspaceImageRecord
+	if err := d.db.NewSelect().Model(&rs).Where("state = ?", imageAvailable).Scan(ctx); err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	for _, id := range ids {
-		if err := d.cfg.Driver.EnsureImage(ctx, id, d.imageFile(id)); err != nil {
-			d.log.Error("an image cannot be used", "image", id, "err", err) // the others can
+	for _, r := range rs {
+		if err := d.ensureImage(ctx, &r); err != nil {
+			d.log.Error("an image cannot be used", "image", r.ID, "err", err) // the others can
 		}
 	}
 	return nil
 }
 
 // keepReport puts what was found on the image's record.
-func (d *Desk) keepReport(ctx context.Context, r *workspaceImageRecord, report check.Report) error {
-	b, err := json.Marshal(report)
+func (d *Desk) keepReport(ctx context.Context, r *workspaceImageRecord, m image.Mended) error {
+	b, err := json.Marshal(m.Report)
 	if err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	r.Report, r.WindowsVersion = string(b), report.Windows.Version
-	_, err = d.db.NewUpdate().Model(r).Column("report", "windows_version").WherePK().Exec(ctx)
+	r.Report, r.WindowsVersion, r.Fixes = string(b), m.Report.Windows.Version, []fixRecord{}
+	for _, f := range m.Fixes {
+		r.Fixes = append(r.Fixes, fixRecord{f.Code, f.Steps})
+	}
+	_, err = d.db.NewUpdate().Model(r).Column("report", "windows_version", "fixes").WherePK().Exec(ctx)
 	return err
 }
 
 // unfit is the failure of an image that did not pass: the first finding's code, and all of them as details. A check of our
 // own is reported under the nearest of Amazon's codes, with its own in the text.
-func unfit(report check.Report) error {
+func unfit(report check.Report) *failure {
 	f := &failure{}
 	for _, x := range report.Findings {
 		if x.Outcome != check.Fail {

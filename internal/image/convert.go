@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,11 +28,24 @@ const (
 var drivers = map[string]string{"RAW": "raw", "VMDK": "vmdk", "VHD": "vpc", "VHDX": "vhdx", "QCOW2": "qcow2"}
 
 // Convert writes the upload's i-th disk as a standalone qcow2 at target, which appears there whole or not at all. progress is
-// told the percentage done; an error from it ends the conversion with that error.
+// told the percentage done; an error from it ends the conversion with that error. It returns the disk's [Digest]. A file that is
+// at target already is that of an earlier call.
 //
 // qemu-img does the copying. It runs on a file whose every reference to another file package disk has refused already, with
 // the format named, without network, and in a sandbox (bubblewrap) where only that file and the output are to be seen.
-func (u *Upload) Convert(ctx context.Context, i int, target string, progress func(percent float64) error) error {
+func (u *Upload) Convert(ctx context.Context, i int, target string, progress func(percent float64) error) (digest string, err error) {
+	if _, err := os.Stat(target); errors.Is(err, fs.ErrNotExist) {
+		err = u.convert(ctx, i, target, progress)
+		if err != nil {
+			return "", err
+		}
+	} else if err != nil {
+		return "", fmt.Errorf("image: %w", err)
+	}
+	return DigestFile(ctx, target)
+}
+
+func (u *Upload) convert(ctx context.Context, i int, target string, progress func(percent float64) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	work, err := os.MkdirTemp(filepath.Dir(target), ".convert-")
@@ -39,11 +53,19 @@ func (u *Upload) Convert(ctx context.Context, i int, target string, progress fun
 		return fmt.Errorf("image: %w", err)
 	}
 	defer os.RemoveAll(work)
-	source, err := sourceNode(u.Disks[i], "/in/disk")
+	d, path := u.Disks[i], u.files[u.From[i]].Path
+	if len(u.files) > 1 { // its bytes may be in several files
+		path = filepath.Join(work, "disk.raw")
+		if err := disk.CopyFile(ctx, path, d, false, nil); err != nil {
+			return failureOf(err)
+		}
+		d = disk.Disk{Format: "RAW", Length: d.Size(), Image: d.Image}
+	}
+	source, err := sourceNode(d, "/in/disk")
 	if err != nil {
 		return err
 	}
-	in, err := filepath.Abs(u.files[u.From[i]].Path)
+	in, err := filepath.Abs(path)
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
 	}

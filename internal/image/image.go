@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"berth/internal/check"
 	"berth/internal/disk"
 	"berth/internal/windows"
 	"berth/internal/windows/offline"
@@ -281,23 +280,4 @@ func systemText(s windows.System, key, name string) (string, error) {
 		return "", fmt.Errorf("SYSTEM\\%s\\%s: %w", key, name, err)
 	}
 	return t, nil
-}
-
-// Inspect runs the checks over the Windows on imported disks, the machine's root first.
-func Inspect(ctx context.Context, opt check.Options, paths ...string) (check.Report, error) {
-	var files []File
-	for i, p := range paths {
-		files = append(files, File{Name: fmt.Sprintf("disk %d", i+1), Path: p, Format: "QCOW2"})
-	}
-	u, err := Open(files...)
-	if err != nil {
-		return check.Report{}, err
-	}
-	defer u.Close()
-	ss, err := u.Windows()
-	if err != nil {
-		return check.Report{}, err
-	}
-	// Several installations on one disk are a finding (MultipleBootPartition), not an error: the first one is judged.
-	return check.Run(check.Collect(ctx, ss[0]), opt), nil
 }

@@ -37,7 +37,7 @@ func TestConvertEveryFormat(t *testing.T) {
 			defer u.Close()
 			target := filepath.Join(t.TempDir(), "out.qcow2")
 			last := -1.0
-			if err := u.Convert(t.Context(), 0, target, func(p float64) error {
+			if _, err := u.Convert(t.Context(), 0, target, func(p float64) error {
 				if p < last || p > 100 {
 					t.Errorf("progress went from %v to %v", last, p)
 				}
@@ -49,7 +49,7 @@ func TestConvertEveryFormat(t *testing.T) {
 			if fi, err := os.Stat(target); err != nil || fi.Mode().Perm() != 0o400 {
 				t.Errorf("the image can be written to: %v, %v", fi, err)
 			}
-			report, err := Inspect(t.Context(), check.Options{Ingestion: true}, target)
+			report, err := Inspect(t.Context(), check.Options{Ingestion: true}, Stored{Path: target})
 			if err != nil || !report.Fit {
 				t.Errorf("the converted disk: %+v, %v", report, err)
 			}
@@ -69,7 +69,7 @@ func TestConvertStopsWhenToldTo(t *testing.T) {
 	defer u.Close()
 	target := filepath.Join(t.TempDir(), "out.qcow2")
 	enough := errors.New("enough")
-	if err := u.Convert(t.Context(), 0, target, func(float64) error { return enough }); !errors.Is(err, enough) {
+	if _, err := u.Convert(t.Context(), 0, target, func(float64) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("Convert: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(target)); err != nil || len(left) != 0 {

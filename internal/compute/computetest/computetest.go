@@ -8,14 +8,17 @@ package computetest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"image/png"
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -271,6 +274,31 @@ func badImages(s *suite) {
 		s.wantError(s.driver.EnsureImage(s.context(), "spoilt", path), compute.ErrInvalid, "an image "+what)
 	}
 	s.wantError(s.driver.EnsureImage(s.context(), "spoilt", filepath.Join(s.TempDir(), "missing")), os.ErrNotExist, "no image")
+	// An image over another one.
+	s.wantError(s.driver.EnsureImage(s.context(), "layered", s.Image, filepath.Join(s.TempDir(), "missing")), os.ErrNotExist, "an image over none")
+	s.wantError(s.driver.EnsureImage(s.context(), "layered", s.Image, s.Image, s.Image), compute.ErrInvalid, "an image over two")
+	smaller := filepath.Join(s.TempDir(), "smaller.qcow2")
+	half := bytes.Clone(sealed)
+	binary.BigEndian.PutUint64(half[24:], binary.BigEndian.Uint64(half[24:])/2)
+	if err := os.WriteFile(smaller, half, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	s.wantError(s.driver.EnsureImage(s.context(), "layered", smaller, s.Image), compute.ErrInvalid, "an image over a larger one")
+	empty := filepath.Join(s.TempDir(), "empty.qcow2")
+	if out, err := exec.CommandContext(s.Context(), "qemu-img", "create", "-q", "-f", "qcow2", empty, strconv.FormatUint(binary.BigEndian.Uint64(sealed[24:]), 10)).CombinedOutput(); err != nil {
+		s.Fatalf("%v: %s", err, out)
+	}
+	for range 2 {
+		if err := s.driver.EnsureImage(s.context(), "layered", empty, s.Image); err != nil {
+			s.Fatal(err)
+		}
+	}
+	layered := s.wanted("layered")
+	layered.Image = "layered"
+	s.ensure(layered)
+	s.guestBoots(layered.ID, 1) // what boots is in the image below
+	s.wantError(s.driver.DeleteImage(s.context(), "layered"), compute.ErrInUse, "deleting an image over another one")
+
 	m := s.wanted("clone")
 	m.Image = "spoilt"
 	_, err = s.driver.Ensure(s.context(), m)

@@ -163,12 +163,12 @@ func (d *driver) Capabilities() compute.Capabilities {
 	}
 }
 
-func (d *driver) EnsureImage(ctx context.Context, id, path string) error {
+func (d *driver) EnsureImage(ctx context.Context, id, path string, base ...string) error {
 	return d.call(ctx, "EnsureImage", func() error {
 		if err := compute.CheckID(id); err != nil {
 			return err
 		}
-		size, err := compute.ImageSize(path)
+		size, err := compute.ImageSizes(path, base...)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ type hardware struct {
 	id        string
 	folder    string // the machine's, absolute
 	image     string // the sealed image under the root volume, absolute
+	base      string // what is under that one, absolute; empty: nothing
 	user      bool   // there is a user volume
 	vcpus     int
 	memoryMiB int
@@ -84,7 +85,7 @@ func arguments(h hardware) []string {
 			"driver": "qcow2", "node-name": "root", "discard": "unmap", "detect-zeroes": "unmap",
 			"file": file(filepath.Join(h.folder, rootVolume)),
 			"backing": map[string]any{
-				"driver": "qcow2", "node-name": "image", "read-only": true, "file": file(h.image), "backing": nil,
+				"driver": "qcow2", "node-name": "image", "read-only": true, "file": file(h.image), "backing": under(h.base),
 			},
 		}),
 		"-device", "ide-hd,bus=ide.0,drive=root,serial=root,rotation_rate=1,bootindex=1", // 1: a disk that does not rotate
@@ -99,6 +100,14 @@ func arguments(h hardware) []string {
 		)
 	}
 	return line
+}
+
+// under is what shows through where an image has nothing: zeros, or another image.
+func under(base string) any {
+	if base == "" {
+		return nil
+	}
+	return map[string]any{"driver": "qcow2", "node-name": "base", "read-only": true, "file": file(base), "backing": nil}
 }
 
 func file(path string) map[string]any {

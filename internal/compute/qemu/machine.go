@@ -394,7 +394,7 @@ func (m *machine) on(ctx context.Context, want compute.Machine) error {
 		m.hangUp() // from the QEMU before
 		r, _ := m.known()
 		h := hardware{
-			id: m.id, folder: m.folder, image: d.imagePath(r.Image), user: r.UserMade,
+			id: m.id, folder: m.folder, image: d.imagePath(r.Image), base: d.baseOf(r.Image), user: r.UserMade,
 			vcpus: want.VCPUs, memoryMiB: want.MemoryMiB, accel: accel,
 		}
 		if want.Firmware == compute.UEFI {

@@ -21,7 +21,18 @@ const partSuffix = ".part" // of a file that is still being made
 
 func (d *driver) imagePath(id string) string { return filepath.Join(d.images, id+".qcow2") }
 
-func (d *driver) EnsureImage(ctx context.Context, id, path string) error {
+// basePath is where what is under an image is. An id has no dot, so that it is no other image's.
+func (d *driver) basePath(id string) string { return filepath.Join(d.images, id+".base.qcow2") }
+
+// baseOf is the file under an image; "" when there is none.
+func (d *driver) baseOf(id string) string {
+	if _, err := os.Stat(d.basePath(id)); err != nil {
+		return "" // QEMU tells if it should be there: the image alone does not boot
+	}
+	return d.basePath(id)
+}
+
+func (d *driver) EnsureImage(ctx context.Context, id, path string, base ...string) error {
 	ctx, leave, err := d.enter(ctx)
 	if err != nil {
 		return err
@@ -30,7 +41,7 @@ func (d *driver) EnsureImage(ctx context.Context, id, path string) error {
 	if err := compute.CheckID(id); err != nil {
 		return err
 	}
-	size, err := compute.ImageSize(path)
+	size, err := compute.ImageSizes(path, base...)
 	if err != nil {
 		return err
 	}
@@ -42,6 +53,16 @@ func (d *driver) EnsureImage(ctx context.Context, id, path string) error {
 		return nil
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	// What is under it comes first: an image that is there is whole. A crash between the two leaves a file of a name that only
+	// this image uses.
+	for _, b := range base {
+		if err := os.Remove(d.basePath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := linkOrCopy(ctx, b, d.basePath(id)); err != nil {
+			return err
+		}
 	}
 	return linkOrCopy(ctx, path, ours)
 }
@@ -133,8 +154,10 @@ func (d *driver) DeleteImage(ctx context.Context, id string) error {
 			return fmt.Errorf("%w: image %s, by machine %s", compute.ErrInUse, id, m.id)
 		}
 	}
-	if err := os.Remove(d.imagePath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for _, path := range []string{d.imagePath(id), d.basePath(id)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	return syncDir(d.images)
 }
