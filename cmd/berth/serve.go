@@ -20,7 +20,6 @@ import (
 	"berth/internal/compute"
 	"berth/internal/compute/qemu"
 	"berth/internal/desk"
-	"berth/internal/image"
 	"berth/internal/s3"
 )
 
@@ -92,9 +91,6 @@ func (c serveCmd) Run(ctx context.Context) error {
 	log := c.logger()
 	// An old admin.json must not be taken for this process's.
 	if err := removeAdmin(c.Data); err != nil {
-		return err
-	}
-	if err := image.CheckSandbox(ctx); err != nil {
 		return err
 	}
 	driver, err := qemu.New(qemu.Config{Dir: c.file("machines"), Log: log.With("part", "qemu"), Accelerator: c.Accelerator, GraceTime: c.Grace})

@@ -3,7 +3,6 @@ package image
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,43 +71,19 @@ func TestConvertStopsWhenToldTo(t *testing.T) {
 	if _, err := u.Convert(t.Context(), 0, target, func(float64) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("Convert: %v", err)
 	}
-	if left, err := os.ReadDir(filepath.Dir(target)); err != nil || len(left) != 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+	if _, err := os.Stat(target); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half a disk is there: %v", err)
 	}
-}
-
-// The sandbox is the second wall: even a disk that refers to a host's file, given to qemu-img past our own refusal, gets nothing.
-func TestSandboxHidesTheHost(t *testing.T) {
-	dir := t.TempDir()
-	secret := filepath.Join(dir, "secret")
-	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+	// It can be gone on with.
+	first, err := u.Convert(t.Context(), 0, target, func(float64) error { return nil })
+	if err != nil {
 		t.Fatal(err)
 	}
-	evil := filepath.Join(dir, "evil.qcow2")
-	if out, err := exec.CommandContext(t.Context(), "qemu-img", "create", "-f", "qcow2", "-u", "-b", secret, "-F", "raw", evil, "1M").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if again, err := u.Convert(t.Context(), 0, target, func(float64) error { return enough }); err != nil || again != first {
+		t.Errorf("a conversion that is done: %v, %s and %s", err, first, again)
 	}
-	var refused *Failure
-	if _, err := Open(File{Path: evil}); !errors.As(err, &refused) {
-		t.Errorf("a disk with a backing file was opened: %v", err)
-	}
-	work := t.TempDir()
-	out, err := sandboxed(t.Context(), evil, work, "qemu-img", "convert", "-O", "raw", "/in/disk", "/out/raw").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "No such file") {
-		t.Errorf("qemu-img in the sandbox: %v: %s", err, out)
-	}
-	if out, err := sandboxed(t.Context(), evil, work, "cat", secret).CombinedOutput(); err == nil {
-		t.Errorf("the sandbox shows the host's files: %s", out)
-	}
-}
-
-func TestSandboxIsCheckedFirst(t *testing.T) {
-	if err := CheckSandbox(t.Context()); err != nil {
-		t.Error(err)
-	}
-	t.Setenv("PATH", t.TempDir())
-	if err := CheckSandbox(t.Context()); err == nil || !strings.Contains(err.Error(), "apt-get install bubblewrap") {
-		t.Errorf("without bwrap: %v", err)
+	if left, err := os.ReadDir(filepath.Dir(target)); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
@@ -137,23 +112,5 @@ func TestWhatCannotBeImported(t *testing.T) {
 				t.Errorf("got %v, want a failure with %q", err, c.want)
 			}
 		})
-	}
-}
-
-func TestPercentages(t *testing.T) {
-	var got []string
-	data := []byte("    (0.00/100%)\r    (50.12/100%)\r    (100.00/100%)\r\n")
-	for len(data) > 0 {
-		n, tok, err := percentages(data, true)
-		if err != nil || n == 0 {
-			t.Fatal(n, err)
-		}
-		if tok != nil {
-			got = append(got, string(tok))
-		}
-		data = data[n:]
-	}
-	if strings.Join(got, " ") != "0.00 50.12 100.00" {
-		t.Errorf("got %v", got)
 	}
 }

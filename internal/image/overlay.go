@@ -32,8 +32,9 @@ import (
 const maxOverlay = 1024
 
 const (
-	l2Entries  = clusterBytes / 8
-	copiedFlag = 1 << 63 // refcount is exactly one
+	clusterBytes = 64 << 10
+	l2Entries    = clusterBytes / 8
+	copiedFlag   = 1 << 63 // refcount is exactly one
 )
 
 // touched are the clusters of a patched disk that patches lie in, in order.
@@ -68,6 +69,13 @@ func overlayDigest(base string, clusters []disk.Patch) string {
 		h.Write(c.Data)
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// place writes a number of bytes into a digest.
+func place(w io.Writer, n int64) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(n))
+	w.Write(b[:]) //nolint:errcheck // a digest takes everything
 }
 
 // writeOverlay writes an overlay of a disk of size bytes, which appears at path whole or not at all, and never changes.

@@ -2,17 +2,10 @@ package image
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"runtime"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"berth/internal/check"
 	"berth/internal/disk"
@@ -79,7 +72,7 @@ type Mended struct {
 	Report check.Report
 	// Fixes are those that were made; none when there was nothing to mend, and then there is no file either.
 	Fixes []check.Fix
-	// Digest names the mended disk as [Digest] names a whole one.
+	// Digest names the mended disk: of the digest of the disk under it, and of the clusters.
 	Digest string
 }
 
@@ -128,127 +121,6 @@ func Mend(ctx context.Context, opt check.Options, target, digest string, at time
 	return m, writeOverlay(target, mended.Size(), clusters)
 }
 
-// Digests are of what a guest reads, in these units: a cluster of zeros is as one that is not there.
-const (
-	clusterBytes = 64 << 10
-	digestPiece  = 4 << 20
-)
-
-// Digest names a disk by what a guest reads of it, however it is stored: SHA-256 over its size and over the place and
-// digest of every piece of 4 MiB that has other bytes than zeros, which is the SHA-256 of the places and bytes of its
-// clusters of 64 KiB that have.
-func Digest(ctx context.Context, img disk.Image) (string, error) {
-	pieces := make(chan int64)
-	sums := map[int64][sha256.Size]byte{}
-	type sum struct {
-		at  int64
-		sum [sha256.Size]byte
-	}
-	results := make(chan sum)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(pieces)
-		last := int64(-1)
-		for x, err := range img.Extents() {
-			if err != nil {
-				return failureOf(err)
-			}
-			if x.Kind != disk.Data && x.Kind != disk.Compressed {
-				continue
-			}
-			for at := x.Start - x.Start%digestPiece; at < x.Start+x.Length; at += digestPiece {
-				if at <= last {
-					continue
-				}
-				last = at
-				select {
-				case pieces <- at:
-				case <-gctx.Done():
-					return context.Cause(gctx)
-				}
-			}
-		}
-		return nil
-	})
-	for range runtime.GOMAXPROCS(0) {
-		g.Go(func() error {
-			buffer := make([]byte, digestPiece)
-			for at := range pieces {
-				p := buffer[:min(digestPiece, img.Size()-at)]
-				if n, err := img.ReadAt(p, at); n < len(p) {
-					return fmt.Errorf("image: read byte %d of the disk: %w", at+int64(n), err)
-				}
-				s, some := pieceSum(p, at)
-				if !some {
-					continue
-				}
-				select {
-				case results <- sum{at, s}:
-				case <-gctx.Done():
-					return context.Cause(gctx)
-				}
-			}
-			return nil
-		})
-	}
-	done := make(chan error, 1)
-	go func() { done <- g.Wait(); close(results) }()
-	for r := range results {
-		sums[r.at] = r.sum
-	}
-	if err := <-done; err != nil {
-		return "", err
-	}
-	h := sha256.New()
-	place(h, img.Size())
-	for at := int64(0); at < img.Size(); at += digestPiece {
-		if s, ok := sums[at]; ok {
-			place(h, at)
-			h.Write(s[:])
-		}
-	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// place writes a number of bytes into a digest.
-func place(w io.Writer, n int64) {
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(n))
-	w.Write(b[:]) //nolint:errcheck // a digest takes everything
-}
-
-// pieceSum is the digest of a piece of a disk, and whether it has other bytes than zeros.
-func pieceSum(p []byte, at int64) (s [sha256.Size]byte, some bool) {
-	h := sha256.New()
-	for len(p) > 0 {
-		n := min(clusterBytes, len(p))
-		if !zero(p[:n]) {
-			some = true
-			place(h, at)
-			h.Write(p[:n])
-		}
-		at += int64(n)
-		p = p[n:]
-	}
-	h.Sum(s[:0])
-	return s, some
-}
-
-func zero(p []byte) bool {
-	for len(p) >= 8 {
-		if binary.NativeEndian.Uint64(p) != 0 {
-			return false
-		}
-		p = p[8:]
-	}
-	for _, b := range p {
-		if b != 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // Verify reads a disk that is kept and says what is wrong with it; nil when it is what its digest says. base is the digest of
 // the disk under it.
 func Verify(ctx context.Context, s Stored, digest, base string) error {
@@ -271,9 +143,10 @@ func Verify(ctx context.Context, s Stored, digest, base string) error {
 			return err
 		}
 		defer u.Close()
-		if got, err = Digest(ctx, u.Disks[0]); err != nil {
-			return err
+		if got, err = disk.Digest(ctx, u.Disks[0]); err != nil {
+			return failureOf(err)
 		}
+		got = digestName(got)
 	}
 	if got != digest {
 		return &Failure{fmt.Sprintf("what is stored has the digest %s", got)}
@@ -288,7 +161,11 @@ func DigestFile(ctx context.Context, path string) (string, error) {
 		return "", err
 	}
 	defer u.Close()
-	return Digest(ctx, u.Disks[0])
+	sum, err := disk.Digest(ctx, u.Disks[0])
+	if err != nil {
+		return "", failureOf(err)
+	}
+	return digestName(sum), nil
 }
 
 // FileBytes is how much room a file takes on its file system, in bytes.
