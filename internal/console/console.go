@@ -11,6 +11,7 @@ import (
 	"embed"
 	"errors"
 	"html/template"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -47,6 +48,8 @@ type Item struct {
 	Name   string
 	State  string // in the words of its own API
 	Detail string
+	// Report: Service.Report tells more about it.
+	Report bool
 }
 
 // Service is what the console asks of the service behind it. A session belongs to an access key: whoever signs in has one, or
@@ -60,6 +63,8 @@ type Service interface {
 	AdmitKey(ctx context.Context, accessKeyID string) error
 	// Steps are the eight steps, in order.
 	Steps(ctx context.Context) ([]Step, error)
+	// Report is a page about an item, HTML that runs nothing and fetches nothing. fs.ErrNotExist (wrapped) when there is none.
+	Report(ctx context.Context, id string) ([]byte, error)
 }
 
 // ErrSignIn is the Service's answer to an access key or a token that does not let in.
@@ -105,6 +110,7 @@ func New(c Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", h.page)
 	mux.HandleFunc("GET /console/steps", h.steps)
+	mux.HandleFunc("GET /console/reports/{id}", h.report)
 	mux.HandleFunc("POST /console/session", h.signIn)
 	mux.HandleFunc("POST /console/sign-out", h.signOut)
 	return gateway.Guard(mux)
@@ -182,6 +188,35 @@ func (c *console) steps(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.show(w, http.StatusOK, "list", view{Steps: steps})
+}
+
+// reportPolicy lets a report's page have its style in it, and nothing else.
+const reportPolicy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// report is the page about an item.
+func (c *console) report(w http.ResponseWriter, r *http.Request) {
+	_, err := c.who(r)
+	if errors.Is(err, ErrSignIn) {
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return
+	}
+	var page []byte
+	if err == nil {
+		page, err = c.Service.Report(r.Context(), r.PathValue("id"))
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		http.Error(w, "There is no such report.", http.StatusNotFound)
+		return
+	case err != nil:
+		c.failed(w, r, "making a report", err)
+		return
+	}
+	w.Header().Set("Content-Security-Policy", reportPolicy)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	if _, err := w.Write(page); err != nil {
+		c.Log.Debug("a report was not sent whole", "err", err)
+	}
 }
 
 func (c *console) show(w http.ResponseWriter, status int, page string, v view) {

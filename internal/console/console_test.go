@@ -3,7 +3,9 @@ package console
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -57,6 +59,15 @@ func (f *fake) Steps(context.Context) ([]Step, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.steps), f.broken
+}
+
+func (f *fake) Report(_ context.Context, id string) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if id != "wsi-1" {
+		return nil, fmt.Errorf("image %s: %w", id, fs.ErrNotExist)
+	}
+	return []byte("<!doctype html><style>p { color: #123456 }</style><p>NOT FIT</p>"), f.broken
 }
 
 func (f *fake) set(change func()) {
@@ -222,10 +233,32 @@ func TestPageIsSafe(t *testing.T) {
 		t.Errorf("what was typed comes back as HTML: %d", status)
 	}
 	s.fake.set(func() { s.fake.broken = errors.New("the secret inside") })
-	for _, path := range []string{"/", "/console/steps"} {
+	for _, path := range []string{"/", "/console/steps", "/console/reports/wsi-1"} {
 		if status, body, _ := s.do("GET", path, nil); status != http.StatusInternalServerError || strings.Contains(body, "inside") {
 			t.Errorf("a failure at %s: %d %s", path, status, body)
 		}
+	}
+}
+
+// TestReport: a report is shown to who is signed in, and runs nothing.
+func TestReport(t *testing.T) {
+	s := newSite(t, AssetPath)
+	if status, body, _ := s.do("GET", "/console/reports/wsi-1", nil); strings.Contains(body, "NOT FIT") {
+		t.Errorf("a report without signing in: %d %s", status, body)
+	}
+	s.signsIn(keyID, keySecret)
+	status, body, header := s.do("GET", "/console/reports/wsi-1", nil)
+	if policy := header.Get("Content-Security-Policy"); status != http.StatusOK || !strings.Contains(body, "NOT FIT") || !strings.HasPrefix(policy, "default-src 'none'; style-src 'unsafe-inline'") {
+		t.Errorf("the report: %d %s, policy %q", status, body, policy)
+	}
+	for _, id := range []string{"wsi-2", "..%2f..%2fetc", "%00"} {
+		if status, body, _ := s.do("GET", "/console/reports/"+id, nil); status != http.StatusNotFound {
+			t.Errorf("report %s: %d %s", id, status, body)
+		}
+	}
+	s.fake.set(func() { s.fake.steps[1].Items = []Item{{ID: "wsi-1", Report: true}} })
+	if _, body, _ := s.do("GET", "/console/steps", nil); strings.Count(body, `<a href="/console/reports/wsi-1">`) != 1 {
+		t.Errorf("no link to the report: %s", body)
 	}
 }
 

@@ -1,14 +1,17 @@
 package desk
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +21,7 @@ import (
 
 	"berth/internal/awsapi"
 	"berth/internal/check"
+	"berth/internal/check/report"
 	"berth/internal/console"
 )
 
@@ -237,12 +241,12 @@ func (d *Desk) checkStep(ctx context.Context) (console.Step, error) {
 		return s, err
 	}
 	for i, r := range rs {
-		var report check.Report
-		if err := json.Unmarshal([]byte(r.Report), &report); err != nil {
+		var kept check.Report
+		if err := json.Unmarshal([]byte(r.Report), &kept); err != nil {
 			return s, fmt.Errorf("desk: report of image %s: %w", r.ID, err)
 		}
-		it := console.Item{ID: r.ID, Name: windowsName(report.Windows), State: "fit", Detail: outcomes(report)}
-		if !report.Fit {
+		it := console.Item{ID: r.ID, Name: windowsName(kept.Windows), State: "fit", Detail: outcomes(kept), Report: true}
+		if !kept.Fit {
 			it.State = "not fit"
 		}
 		s.Items = append(s.Items, it)
@@ -250,11 +254,34 @@ func (d *Desk) checkStep(ctx context.Context) (console.Step, error) {
 			continue
 		}
 		s.State, s.Summary = console.Done, "The disk that was checked last is fit."
-		if !report.Fit {
-			s.State, s.Summary = console.Attention, "The disk that was checked last is not fit. berth check FILE tells what to do about it."
+		if !kept.Fit {
+			s.State, s.Summary = console.Attention, "The disk that was checked last is not fit. Its report tells what to do about it, and so does berth check FILE."
 		}
 	}
 	return s, nil
+}
+
+// Report is the page about what the ingestion found on an image's disk. fs.ErrNotExist when there is no such image or it was not
+// checked yet.
+func (d *Desk) Report(ctx context.Context, id string) ([]byte, error) {
+	r, err := d.workspaceImage(ctx, id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, fmt.Errorf("desk: image %s: %w", id, fs.ErrNotExist)
+	case err != nil:
+		return nil, err
+	case r.Report == "":
+		return nil, fmt.Errorf("desk: report of image %s: %w", id, fs.ErrNotExist)
+	}
+	var kept check.Report
+	if err := json.Unmarshal([]byte(r.Report), &kept); err != nil {
+		return nil, fmt.Errorf("desk: report of image %s: %w", id, err)
+	}
+	var b bytes.Buffer
+	if err := report.HTML(&b, kept, report.Subject{File: r.Name + " (" + r.ID + ")"}); err != nil {
+		return nil, fmt.Errorf("desk: report of image %s: %w", id, err)
+	}
+	return b.Bytes(), nil
 }
 
 func windowsName(w check.Windows) string {
@@ -263,9 +290,9 @@ func windowsName(w check.Windows) string {
 }
 
 // outcomes counts a report's findings, and names those that did not pass or are open.
-func outcomes(report check.Report) string {
+func outcomes(kept check.Report) string {
 	codes := map[check.Outcome][]string{}
-	for _, f := range report.Findings {
+	for _, f := range kept.Findings {
 		codes[f.Outcome] = append(codes[f.Outcome], f.Code)
 	}
 	parts := []string{fmt.Sprintf("%d passed", len(codes[check.Pass]))}

@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -128,6 +129,14 @@ func TestStepsThatNeedAttention(t *testing.T) {
 	ss := f.steps()
 	if s := ss[1]; s.State != console.Attention || s.Items[0].State != "not fit" || !strings.Contains(s.Items[0].Detail, "InPlaceUpgrade") {
 		t.Errorf("the check of an unfit disk: %+v", s)
+	}
+	if it := ss[1].Items[0]; !it.Report {
+		t.Errorf("no report of %+v", it)
+	} else if page, err := f.Report(t.Context(), it.ID); err != nil || !strings.Contains(string(page), "NOT FIT") || !strings.Contains(string(page), `SYSTEM\Setup has the subkey`) || !strings.Contains(string(page), "Set up a new machine") {
+		t.Errorf("the report: %v\n%s", err, page)
+	}
+	if page, err := f.Report(t.Context(), "wsi-none"); !errors.Is(err, fs.ErrNotExist) || page != nil {
+		t.Errorf("a report of nothing: %v\n%s", err, page)
 	}
 	if s := ss[4]; s.State != console.Attention || s.Items[0].State != "ERROR" || !strings.Contains(s.Items[0].Detail, "InPlaceUpgrade") {
 		t.Errorf("the image of an unfit disk: %+v", s)
