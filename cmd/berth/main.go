@@ -33,6 +33,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the service: WorkSpaces, EC2 image import, S3 and STS on one address."`
 	Check   checkCmd   `cmd:"" help:"Say whether an exported Windows VM is fit to become a WorkSpaces image."`
 	Explain explainCmd `cmd:"" help:"Say what a check asks for and what to do about it, or list all checks."`
+	Fix     fixCmd     `cmd:"" help:"Write a copy of an exported VM's disk with everything mended that can be mended on it."`
 	Inspect inspectCmd `cmd:"" help:"Say what is in an exported VM: disks, volumes, every Windows, and what is suspicious."`
 	Ls      lsCmd      `cmd:"" help:"List a folder inside an exported VM."`
 	Cat     catCmd     `cmd:"" help:"Print a file inside an exported VM, or copy it out."`

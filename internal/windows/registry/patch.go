@@ -152,7 +152,7 @@ func (e *editor) patches(file *pages, newest sequence, at time.Time) ([]Patch, e
 		if err != nil {
 			return nil, fmt.Errorf("hive: page %#x: %w", page, err)
 		}
-		out = append(out, Patch{page * pageSize, d})
+		out = append(out, Patch{page * pageSize, bytes.Clone(d)}) // it must not keep the whole hive in memory
 	}
 	return out, nil
 }
