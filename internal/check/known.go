@@ -65,6 +65,9 @@ const maxShown = 240
 
 // printable makes text from a disk safe to show, as [Printable] does, and bounds its length.
 func printable(s string) string {
+	if len(s) <= maxShown && plain(s) {
+		return s
+	}
 	var b strings.Builder
 	for i, r := range s {
 		if b.Len() >= maxShown {
@@ -79,11 +82,24 @@ func printable(s string) string {
 // Printable makes text safe to show: what does not print (terminal escapes, line breaks, direction overrides) is written as an
 // escape.
 func Printable(s string) string {
+	if plain(s) {
+		return s
+	}
 	var b strings.Builder
 	for i, r := range s {
 		b.WriteString(safe(s[i:], r))
 	}
 	return b.String()
+}
+
+// plain reports whether all of s is ASCII that prints, as nearly all is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // safe is the rune r, with which s begins, or an escape for it where it does not print.

@@ -33,6 +33,19 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
+// amazonCodes is the enumeration WorkspaceImageErrorDetailCode of the WorkSpaces API of 2015-04-08.
+const amazonCodes = `
+	OutdatedPowershellVersion OfficeInstalled PCoIPAgentInstalled WindowsUpdatesEnabled AutoMountDisabled
+	WorkspacesBYOLAccountNotFound WorkspacesBYOLAccountDisabled DHCPDisabled DiskFreeSpace AdditionalDrivesAttached
+	OSNotSupported DomainJoined AzureDomainJoined FirewallEnabled VMWareToolsInstalled DiskSizeExceeded
+	IncompatiblePartitioning PendingReboot AutoLogonEnabled RealTimeUniversalDisabled MultipleBootPartition Requires64BitOS
+	ZeroRearmCount InPlaceUpgrade AntiVirusInstalled UEFINotSupported UnknownError AppXPackagesInstalled
+	ReservedStorageInUse AdditionalDrivesPresent WindowsUpdatesRequired SysPrepFileMissing UserProfileMissing
+	InsufficientDiskSpace EnvironmentVariablesPathMissingEntries DomainAccountServicesFound InvalidIp
+	RemoteDesktopServicesDisabled WindowsModulesInstallerDisabled AmazonSsmAgentEnabled UnsupportedSecurityProtocol
+	MultipleUserProfiles StagedAppxPackage UnsupportedOsUpgrade InsufficientRearmCount ProtocolOSIncompatibility
+	MemoryIntegrityIncompatibility RestrictedDriveLetterInUse`
+
 // TestTable: every row is complete and can be told from the others.
 func TestTable(t *testing.T) {
 	amazon := map[string]bool{}
@@ -77,12 +90,14 @@ func TestTable(t *testing.T) {
 	if _, ok := Describe("NoSuchCode"); ok {
 		t.Error("Describe knows NoSuchCode")
 	}
-	for _, code := range strings.Fields(`OSNotSupported Requires64BitOS InPlaceUpgrade OutdatedPowershellVersion OfficeInstalled
-		VMWareToolsInstalled WorkspacesBYOLAccountNotFound WorkspacesBYOLAccountDisabled AutoLogonEnabled AutoMountDisabled
-		RealTimeUniversalDisabled FirewallEnabled DHCPDisabled IncompatiblePartitioning MultipleBootPartition DiskSizeExceeded DiskFreeSpace`) {
+	for _, code := range strings.Fields(amazonCodes) {
 		if !amazon[code] {
 			t.Errorf("no row for Amazon's %s", code)
 		}
+		delete(amazon, code)
+	}
+	for code := range amazon {
+		t.Errorf("%s passes for a code of Amazon's", code)
 	}
 	if list := Checks(); len(list) != len(table) {
 		t.Errorf("Checks has %d rows, the table %d", len(list), len(table))
@@ -158,7 +173,7 @@ func markdown() string {
 		return allowed(p.AllowMicrosoft365.Value), p.AllowMicrosoft365.Source
 	})
 	p("")
-	p("A profile of your own is a file for `berth check --profile-file`: a name, one of these as its base, and what differs, each with its source.")
+	p("A profile of your own is a file for `berth check --profile FILE`: a name, one of these as its base, and what differs, each with its source.")
 	p("What is left out is NOT_APPLICABLE, programs that are allowed are named by how their display names begin.")
 	p("")
 	p("```json")
