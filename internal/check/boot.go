@@ -12,15 +12,19 @@ import (
 var bootChecks = []Check{
 	{
 		Code: "UEFINotSupported", ReportAs: "UEFINotSupported", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Windows 10 starts by legacy BIOS",
-		Source: "facts §4.2, §14",
-		Remedy: "The firmware is chosen when the virtual machine is made: set up Windows 10 in one with legacy BIOS (Hyper-V: generation 1; VMware: VM Options > Boot Options > Firmware: BIOS).",
-		judge:  judgeUEFI,
+		Title:      "Windows 10 starts by legacy BIOS",
+		Source:     "facts §4.2, §14",
+		Applies:    "releases that the profile wants on legacy BIOS",
+		Evaluation: "The firmware must be legacy BIOS: what starts the machine by what lies on its disks, or what the running Windows says.",
+		Remedy:     "The firmware is chosen when the virtual machine is made: set up Windows 10 in one with legacy BIOS (Hyper-V: generation 1; VMware: VM Options > Boot Options > Firmware: BIOS).",
+		judge:      judgeUEFI,
 	},
 	{
 		Code: "UEFIRequired", ReportAs: "IncompatiblePartitioning", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Windows 11 starts by UEFI",
-		Source: "facts §14",
+		Title:      "Windows 11 starts by UEFI",
+		Source:     "facts §14",
+		Applies:    "releases that the profile wants on UEFI",
+		Evaluation: "The firmware must be UEFI: what starts the machine by what lies on its disks, or what the running Windows says.",
 		Remedy: steps(
 			"Convert the disk, shut down, and switch the virtual machine's firmware to UEFI:",
 			"  mbr2gpt /validate /allowFullOS",
@@ -29,27 +33,33 @@ var bootChecks = []Check{
 	},
 	{
 		Code: "TPMNotFound", ReportAs: "OSNotSupported", Level: Warn, DecidedIn: OnDisk,
-		Title:  "Windows 11 has found a TPM 2.0",
-		Source: "facts §14 (Windows 11); Microsoft, Windows 11 requirements",
-		Remedy: "Give the virtual machine a TPM (VMware: Add Other Device > Trusted Platform Module; Hyper-V: Security > Enable Trusted Platform Module), start it once and look whether Windows finds it:\n  tpm.msc",
-		judge:  judgeTPM,
+		Title:      "Windows 11 has found a TPM 2.0",
+		Source:     "facts §14 (Windows 11); Microsoft, Windows 11 requirements",
+		Applies:    "releases that the profile wants with a TPM",
+		Evaluation: `Enum\ACPI\MSFT0101, the device of a TPM 2.0, must be there.`,
+		Remedy:     "Give the virtual machine a TPM (VMware: Add Other Device > Trusted Platform Module; Hyper-V: Security > Enable Trusted Platform Module), start it once and look whether Windows finds it:\n  tpm.msc",
+		judge:      judgeTPM,
 	},
 	{
 		Code: "HibernationEnabled", ReportAs: "UnknownError", Level: Fail, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Windows was shut down completely: it is not hibernated, and Fast Startup is off",
-		Source: "facts §4.1 (the checker disables hibernation), §4.3, §5",
+		Title:      "Windows was shut down completely: it is not hibernated, and Fast Startup is off",
+		Source:     "facts §4.1 (the checker disables hibernation), §4.3, §5",
+		Evaluation: "hiberfil.sys must be absent or begin with none of HIBR, RSTR and WAKE. HibernateEnabled and HiberbootEnabled both on, as they are where they are absent, is a warning.",
+		Fix:        "HibernateEnabled and HiberbootEnabled are set to 0, unless Windows is hibernated",
 		Remedy: steps(
 			"Start the machine, switch hibernation off, which takes Fast Startup with it, and shut down completely:",
 			"  powercfg /h off",
 			"  shutdown /s /t 0"),
 		judge: judgeHibernation,
+		fix:   fixHibernation,
 	},
 	{
 		Code: "ControlSetMismatch", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:  "The control set of the next start is the one that was judged",
-		Source: "facts §5",
-		Remedy: "Start the machine and shut it down again, so that Windows settles on one:\n  shutdown /s /t 0",
-		judge:  judgeControlSet,
+		Title:      "The control set of the next start is the one that was judged",
+		Source:     "facts §5",
+		Evaluation: `Current and Default of SYSTEM\Select must be the same.`,
+		Remedy:     "Start the machine and shut it down again, so that Windows settles on one:\n  shutdown /s /t 0",
+		judge:      judgeControlSet,
 	},
 }
 
@@ -67,7 +77,9 @@ const (
 	// tpmDevice is the ACPI identity of a TPM 2.0 (Microsoft's, TCG ACPI specification).
 	tpmDevice = currentControlSet + `\Enum\ACPI\MSFT0101`
 
-	hiberFile = "hiberfil.sys"
+	powerKey     = currentControlSet + `\Control\Power`
+	sessionPower = currentControlSet + `\Control\Session Manager\Power`
+	hiberFile    = "hiberfil.sys"
 )
 
 // boot reads how the machine starts and how it was stopped.
@@ -75,8 +87,8 @@ func (r *reader) boot(f *Facts) {
 	f.DefaultControlSet = value(r, windows.SystemHive, `Select`, "Default", always, 0, number)
 	f.BootEntries = r.bootEntries()
 	f.TPM = r.present(windows.SystemHive, tpmDevice)
-	f.HibernateEnabled = value(r, windows.SystemHive, currentControlSet+`\Control\Power`, "HibernateEnabled", keyAlways, true, boolean)
-	f.FastStartup = value(r, windows.SystemHive, currentControlSet+`\Control\Session Manager\Power`, "HiberbootEnabled", keyAlways, true, boolean)
+	f.HibernateEnabled = value(r, windows.SystemHive, powerKey, "HibernateEnabled", keyAlways, true, boolean)
+	f.FastStartup = value(r, windows.SystemHive, sessionPower, "HiberbootEnabled", keyAlways, true, boolean)
 	f.Hibernated = r.hibernated()
 }
 
@@ -228,4 +240,12 @@ func judgeControlSet(f *Facts, _ Params) Verdict {
 		return unmet(fmt.Sprintf("ControlSet%03d was judged, which Windows ran with last; the next start takes ControlSet%03d.", f.ControlSet.Value, f.DefaultControlSet.Value), on...)
 	}
 	return pass(fmt.Sprintf("The next start takes ControlSet%03d, which was judged.", f.ControlSet.Value), on...)
+}
+
+// fixHibernation does nothing about a Windows that is hibernated: its memory would be lost.
+func fixHibernation(f *Facts, _ Params) []windows.Change {
+	if !f.Hibernated.OK() || f.Hibernated.Value {
+		return nil
+	}
+	return []windows.Change{setDWORD(windows.SystemHive, powerKey, "HibernateEnabled", 0), setDWORD(windows.SystemHive, sessionPower, "HiberbootEnabled", 0)}
 }

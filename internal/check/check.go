@@ -110,6 +110,9 @@ type Verdict struct {
 	Because string
 	// Evidence is what was looked at.
 	Evidence []Evidence
+	// NoWait: UNKNOWN although the check is decided in the guest, and not to be left to it, for not even what the disk should tell of
+	// it could be read.
+	NoWait bool
 	// ByHand is set where a check that has a fix as a rule cannot be mended by it this time.
 	ByHand bool
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -92,14 +91,17 @@ func build(v windows.Value) (int, string, error) {
 	return int(n), shown, nil
 }
 
-// architecture reads what the registry says and holds the kernel's own header against it where that can be read.
+// architecture reads what the registry says and holds the kernel's own header against it where there is one.
 func (r *reader) architecture() Known[string] {
 	arch := value(r, windows.SystemHive, currentControlSet+`\Control\Session Manager\Environment`, "PROCESSOR_ARCHITECTURE", always, "", text)
 	if !arch.OK() {
 		return arch
 	}
 	const kernel = "Windows/System32/ntoskrnl.exe"
-	machine, ok := r.peMachine(kernel)
+	machine, ok, err := r.peMachine(kernel)
+	if err != nil {
+		return unread[string](inFile(kernel), why(err))
+	}
 	if !ok {
 		return arch
 	}
@@ -111,27 +113,21 @@ func (r *reader) architecture() Known[string] {
 	return arch
 }
 
-// peMachine reads the Machine field of a program's COFF header. Not ok: there is no such file, it cannot be read (a system
-// file may be stored compressed), or it is no program.
-func (r *reader) peMachine(name string) (uint16, bool) {
-	file, err := r.sys.Files().Open(name)
+// peMachine reads the Machine field of a program's COFF header. Not ok: there is no such file, or it is no program.
+func (r *reader) peMachine(name string) (machine uint16, ok bool, err error) {
+	head, err := r.head(name, kernelHead)
 	if err != nil {
-		return 0, false
-	}
-	defer func() { _ = file.Close() }() // only read
-	head, err := io.ReadAll(io.LimitReader(file, kernelHead))
-	if err != nil {
-		return 0, false
+		return 0, false, err
 	}
 	const newHeader = 0x3c // e_lfanew: where the PE header is
 	if len(head) < newHeader+4 || head[0] != 'M' || head[1] != 'Z' {
-		return 0, false
+		return 0, false, nil
 	}
 	at := uint64(binary.LittleEndian.Uint32(head[newHeader:]))
 	if at+6 > uint64(len(head)) || string(head[at:at+4]) != "PE\x00\x00" {
-		return 0, false
+		return 0, false, nil
 	}
-	return binary.LittleEndian.Uint16(head[at+4:]), true
+	return binary.LittleEndian.Uint16(head[at+4:]), true, nil
 }
 
 // upgradeTraces looks for what an upgrade in place leaves: a subkey of SYSTEM\Setup that is called "Source OS (Updated on

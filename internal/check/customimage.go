@@ -46,7 +46,8 @@ var customImageChecks = []Check{
 func custom(code, title string, remedy ...string) Check {
 	return Check{
 		Code: code, ReportAs: code, Level: Fail, DecidedIn: InGuest, Operation: "CreateWorkspaceImage",
-		Title: title, Source: "facts §4.4", Remedy: steps(remedy...),
+		Title: title, Source: "facts §4.4", Applies: "custom images (CreateWorkspaceImage), no imported machines",
+		Evaluation: "Nothing is read: Amazon's checker of custom images decides it in the WorkSpace.", Remedy: steps(remedy...),
 		judge: func(*Facts, Params) Verdict {
 			return notApplicable("Amazon asks for it where a custom image is made of a WorkSpace (CreateWorkspaceImage), not where a machine is imported.")
 		},

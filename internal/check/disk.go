@@ -23,7 +23,7 @@ var diskChecks = []Check{
 		Code: "MultipleBootPartition", ReportAs: "MultipleBootPartition", Level: Fail, DecidedIn: OnDisk,
 		Title:      "There is one partition to boot from and one Windows",
 		Source:     "facts §4.2",
-		Evaluation: "At most one partition may be marked to boot from (MBR: status 0x80; GPT: EFI system partition), and there must be one Windows.",
+		Evaluation: "At most one partition may be marked to boot from (MBR: status 0x80; GPT: EFI system partition), there must be one Windows on the disks, all of whose partitions were read, and the boot manager may offer one Windows.",
 		Remedy: steps(
 			"Keep one Windows and one partition to boot from. See which are marked (diskmgmt.msc shows the one in use as System):",
 			"  diskpart",

@@ -12,8 +12,9 @@ import (
 var driveChecks = []Check{
 	{
 		Code: "AdditionalDrivesAttached", ReportAs: "AdditionalDrivesAttached", Level: Fail, DecidedIn: OnDisk,
-		Title:  "C: is the machine's only drive",
-		Source: "facts §4.2",
+		Title:      "C: is the machine's only drive",
+		Source:     "facts §4.2",
+		Evaluation: "There must be no volume beside C: but boot, reserved and recovery partitions, no other disk, and no CD, removable or network drive. A CD drive with nothing in it, in the export, is a warning.",
 		Remedy: steps(
 			"Take CD drives, USB drives and further disks out of the virtual machine: Edit Settings > the device > Remove. A network drive:",
 			"  net use * /delete",
@@ -22,17 +23,21 @@ var driveChecks = []Check{
 	},
 	{
 		Code: "RestrictedDriveLetterInUse", ReportAs: "RestrictedDriveLetterInUse", Level: Fail, DecidedIn: OnDisk, Fixable: true,
-		Title:  "The drive letter D: is free",
-		Source: "facts §4.2 (service side), §14",
+		Title:      "The drive letter D: is free",
+		Source:     "facts §4.2 (service side), §14",
+		Evaluation: `SYSTEM\MountedDevices must have no \DosDevices\D:, no drive may have the letter, and there must be no second volume that would get it. A letter kept for what is no longer there is a warning.`,
+		Fix:        `The value \DosDevices\D: is deleted where what it is kept for is no longer there`,
 		Remedy: steps(
 			"Give the drive another letter (diskmgmt.msc > right-click it > Change Drive Letter and Paths), or take it out of the machine. Where only the memory of it is left:",
 			`  reg delete HKLM\SYSTEM\MountedDevices /v \DosDevices\D: /f`),
 		judge: judgeDriveLetter,
+		fix:   fixDriveLetter,
 	},
 	{
 		Code: "VolumeEncrypted", ReportAs: "UnknownError", Level: Fail, DecidedIn: OnDisk,
-		Title:  "No volume is encrypted",
-		Source: "document, Step 4 (encrypted disks are not imported); facts §4.2, §14",
+		Title:      "No volume is encrypted",
+		Source:     "document, Step 4 (encrypted disks are not imported); facts §4.2, §14",
+		Evaluation: `No partition may begin with the mark of BitLocker, LUKS or VeraCrypt, and BootStatus of Control\BitLockerStatus must be absent or 0.`,
 		Remedy: steps(
 			"Decrypt every volume, and wait until it is done (Conversion Status: Fully Decrypted):",
 			"  manage-bde -off C:",
@@ -41,8 +46,9 @@ var driveChecks = []Check{
 	},
 	{
 		Code: "VolumeDirty", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:  "The volume with Windows was taken off cleanly",
-		Source: "facts §4.3",
+		Title:      "The volume with Windows was taken off cleanly",
+		Source:     "facts §4.3",
+		Evaluation: "The flag 0x0001 of $Volume of C: must be clear.",
 		Remedy: steps(
 			"Let Windows check it at the next start, restart, and shut down completely:",
 			"  chkdsk C: /f",
@@ -240,4 +246,13 @@ func unreadVolume(list []windows.Disk) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// fixDriveLetter forgets a letter that is kept for what is no longer there.
+func fixDriveLetter(f *Facts, _ Params) []windows.Change {
+	volumes, unclear := others(f.Disks.Value)
+	if !f.Disks.OK() || len(volumes)+len(unclear) > 0 || f.LetterD.Value == "" {
+		return nil
+	}
+	return deleteValues(windows.SystemHive, `MountedDevices`, letterD)
 }

@@ -50,6 +50,17 @@ func (m *memory) apply(c windows.Change) error {
 		v.Data[userFlags] &^= accountDisabled
 	case windows.CreateAccount:
 		m.setAccount(c.Name, byolRID, 0x10, true)
+	case windows.RunUninstaller:
+		delete(m.files, strings.ReplaceAll(strings.TrimPrefix(c.Path, `C:\`), `\`, "/"))
+		m.remove(`SYSTEM\ControlSet001\Services\` + pcoipService)
+		m.remove(wow + `\PCoIP Standard Agent`)
+	case windows.RemovePackage:
+		m.answers.packages = slices.DeleteFunc(m.answers.packages, func(p windows.Package) bool { return p.FullName == c.FullName })
+		if store := m.root.Key(`SOFTWARE\` + packageStore); store != nil {
+			for _, user := range store.Keys {
+				user.Keys = slices.DeleteFunc(user.Keys, func(k *registry.Node) bool { return k.Name == c.FullName })
+			}
+		}
 	default:
 		return fmt.Errorf("%T is no change of a registry", c)
 	}

@@ -69,10 +69,11 @@ var installationChecks = []Check{
 	},
 	{
 		Code: "ProtocolOSIncompatibility", ReportAs: "ProtocolOSIncompatibility", Level: Fail, DecidedIn: OnDisk,
-		Title:  "WorkSpaces of this Windows can be shown with the protocol of the ingestion process",
-		Source: "facts §4.2 (service side), §14",
-		Remedy: "Ask for another ingestion process: one that ends in _WSP or _BYOP for Windows 11, which PCoIP does not show.\n  berth check --process BYOL_REGULAR_WSP <file>",
-		judge:  judgeProtocol,
+		Title:      "WorkSpaces of this Windows can be shown with the protocol of the ingestion process",
+		Source:     "facts §4.2 (service side), §14",
+		Evaluation: "The protocol of the ingestion process (PCoIP, _WSP or _BYOP) must be one that the profile names for the release; for a release that it does not name, any but PCoIP for Windows 11.",
+		Remedy:     "Ask for another ingestion process: one that ends in _WSP or _BYOP for Windows 11, which PCoIP does not show.\n  berth check --process BYOL_REGULAR_WSP <file>",
+		judge:      judgeProtocol,
 	},
 }
 

@@ -12,8 +12,9 @@ import (
 var licenceChecks = []Check{
 	{
 		Code: "WindowsNotActivated", ReportAs: "UnknownError", Level: Fail, DecidedIn: InGuest,
-		Title:  "Windows is activated by your key management servers",
-		Source: "document, Requirements; facts §4.3",
+		Title:      "Windows is activated by your key management servers",
+		Source:     "document, Requirements; facts §4.3",
+		Evaluation: "The running Windows must say LicenseStatus 1 and the key channel Volume:GVLK. On a disk the installed key's channel is read from DigitalProductId4 at 0x3F8: one that no KMS server activates is a warning, anything else leaves it open, with the KMS server that is set.",
 		Remedy: steps(
 			"Install the generic key of a KMS client for this edition (docs.microsoft.com, KMS client setup keys), name the server where DNS does not, and activate:",
 			"  slmgr /ipk <key>",
@@ -25,8 +26,9 @@ var licenceChecks = []Check{
 	},
 	{
 		Code: "ZeroRearmCount", ReportAs: "ZeroRearmCount", Level: Fail, DecidedIn: InGuest,
-		Title:  "Windows can still be rearmed, which Sysprep does",
-		Source: "facts §4.2",
+		Title:      "Windows can still be rearmed, which Sysprep does",
+		Source:     "facts §4.2",
+		Evaluation: "RemainingWindowsReArmCount of the running Windows must be above 0. The count is kept encrypted; of a disk only SkipRearm is told.",
 		Remedy: steps(
 			"See how often it can be (the line Remaining Windows rearm count):",
 			"  slmgr /dlv",
@@ -103,11 +105,15 @@ func judgeActivation(f *Facts, _ Params) Verdict {
 		v.Outcome = Warn // the key is not the activation
 		return v
 	}
+	if v, no := missing(f.KeyChannel); no {
+		v.Evidence, v.NoWait = evidence(on...), true
+		return v
+	}
 	because := "Whether Windows is activated cannot be told: " + f.Licence.Why + "."
 	switch {
 	case f.Licence.Why == "":
 		because = "Whether Windows is activated cannot be told."
-	case f.KeyChannel.OK() && f.KeyChannel.Value != "":
+	case f.KeyChannel.Value != "":
 		because += " Its key is that of a KMS client"
 		if f.KMSHost.OK() && f.KMSHost.Value != "" {
 			because += ", and " + printable(f.KMSHost.Value) + " is set as its server"

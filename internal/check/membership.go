@@ -12,8 +12,9 @@ import (
 var membershipChecks = []Check{
 	{
 		Code: "DomainJoined", ReportAs: "DomainJoined", Level: Fail, DecidedIn: OnDisk,
-		Title:  "The machine belongs to no domain",
-		Source: "facts §4.2",
+		Title:      "The machine belongs to no domain",
+		Source:     "facts §4.2",
+		Evaluation: `The default value of Policy\PolPrDmS in the SECURITY hive, the primary domain's SID, must be empty.`,
 		Remedy: steps(
 			"Leave the domain, with an account that is a local administrator, and restart:",
 			"  powershell Remove-Computer -WorkgroupName WORKGROUP -Force -Restart",
@@ -22,8 +23,9 @@ var membershipChecks = []Check{
 	},
 	{
 		Code: "AzureDomainJoined", ReportAs: "AzureDomainJoined", Level: Fail, DecidedIn: OnDisk,
-		Title:  "The machine is not joined to Microsoft Entra ID (Azure AD)",
-		Source: "facts §4.2",
+		Title:      "The machine is not joined to Microsoft Entra ID (Azure AD)",
+		Source:     "facts §4.2",
+		Evaluation: `Control\CloudDomainJoin\JoinInfo must be absent or have no subkeys.`,
 		Remedy: steps(
 			"Leave it, with an account that is a local administrator, and restart:",
 			"  dsregcmd /leave",

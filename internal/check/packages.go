@@ -16,14 +16,17 @@ import (
 var packageChecks = []Check{
 	{
 		Code: "AppXPackagesInstalled", ReportAs: "AppXPackagesInstalled", Level: Fail, DecidedIn: OnDisk,
-		Title:  "No AppX package is installed that Sysprep would stop at",
-		Source: "document, Step 2 (the most common reason that Sysprep fails); facts §4.2 (service side)",
+		Title:      "No AppX package is installed that Sysprep would stop at",
+		Source:     "document, Step 2 (the most common reason that Sysprep fails); facts §4.2 (service side)",
+		Evaluation: "Of every AppX package that a person has, new users must get the same: it must be provisioned, and in the same version where the two can be compared. Frameworks, resource packages and Windows's own do not count. On a disk AppxAllUserStore is read; a running Windows is asked.",
+		Fix:        "The packages are removed for all users",
 		Remedy: steps(
 			"For each package named above, in Windows PowerShell as an administrator:",
 			"  Get-AppxPackage -AllUsers | Where-Object PackageFullName -eq <package> | Remove-AppxPackage -AllUsers",
 			"Keep the Store from bringing it back while the image is made:",
 			`  reg add HKLM\SOFTWARE\Policies\Microsoft\WindowsStore /v AutoDownload /t REG_DWORD /d 2 /f`),
 		judge: judgePackages,
+		fix:   fixPackages,
 	},
 }
 
@@ -194,4 +197,13 @@ func judgePackages(f *Facts, _ Params) Verdict {
 		}
 	}
 	return unmet("Sysprep would stop at these packages: "+names(reasons)+".", on...).saw(seen)
+}
+
+func fixPackages(f *Facts, _ Params) []windows.Change {
+	found, _ := stoppers(f.Packages.Value, f.InboxPackages.Value)
+	var list []windows.Change
+	for _, p := range found {
+		list = append(list, windows.RemovePackage{FullName: p.FullName})
+	}
+	return list
 }

@@ -14,8 +14,9 @@ import (
 var protectionChecks = []Check{
 	{
 		Code: "AntiVirusInstalled", ReportAs: "AntiVirusInstalled", Level: Fail, DecidedIn: OnDisk,
-		Title:  "No anti-virus program is installed beside Microsoft Defender",
-		Source: "facts §4.2",
+		Title:      "No anti-virus program is installed beside Microsoft Defender",
+		Source:     "facts §4.2",
+		Evaluation: `No product but Microsoft's may be registered with the Security Center: below Provider\Av on a disk, AntiVirusProduct of a running Windows. A registration whose program is gone is a warning.`,
 		Remedy: steps(
 			"Uninstall it: Settings > Apps > Apps & features > the program > Uninstall, then restart. Where its registration stays behind, use its maker's removal tool.",
 			"See what is registered:",
@@ -25,8 +26,10 @@ var protectionChecks = []Check{
 	},
 	{
 		Code: "MemoryIntegrityIncompatibility", ReportAs: "MemoryIntegrityIncompatibility", Level: Fail, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Memory integrity and Credential Guard are off, or at least not locked in the firmware",
-		Source: "facts §4.2 (service side), §14",
+		Title:      "Memory integrity and Credential Guard are off, or at least not locked in the firmware",
+		Source:     "facts §4.2 (service side), §14",
+		Evaluation: "Hypervisor-enforced code integrity and Credential Guard must be off in the settings, the policies and, where Windows runs, in fact. Without a lock in the firmware it is a warning. The lock itself lies in the firmware's variables, which no disk holds and no import takes along.",
+		Fix:        "Enabled of HypervisorEnforcedCodeIntegrity and of CredentialGuard and LsaCfgFlags are set to 0, unless it is locked or a policy",
 		Remedy: steps(
 			"Switch it off: Windows Security > Device security > Core isolation details > Memory integrity > Off. Or:",
 			`  reg add HKLM\SYSTEM\CurrentControlSet\Control\DeviceGuard\Scenarios\HypervisorEnforcedCodeIntegrity /v Enabled /t REG_DWORD /d 0 /f`,
@@ -34,6 +37,7 @@ var protectionChecks = []Check{
 			"Where a group policy sets it: gpedit.msc > Computer Configuration > Administrative Templates > System > Device Guard > Turn On Virtualization Based Security: Disabled. Restart.",
 			"A lock in the firmware goes only at the console, with Microsoft's tool: start SecConfig.efi as \"Disable Device Guard and Credential Guard\" in Microsoft's documentation tells, and confirm when the machine starts."),
 		judge: judgeMemoryIntegrity,
+		fix:   fixMemoryIntegrity,
 	},
 }
 
@@ -41,6 +45,7 @@ const (
 	deviceGuard       = currentControlSet + `\Control\DeviceGuard`
 	codeIntegrity     = deviceGuard + `\Scenarios\HypervisorEnforcedCodeIntegrity`
 	credentialGuard   = deviceGuard + `\Scenarios\CredentialGuard`
+	securityAuthority = currentControlSet + `\Control\Lsa`
 	deviceGuardPolicy = `Policies\Microsoft\Windows\DeviceGuard`
 
 	// withLock and withoutLock are the values of LsaCfgFlags and of the policy HypervisorEnforcedCodeIntegrity (Microsoft, "Enable
@@ -58,7 +63,7 @@ func (r *reader) protection(f *Facts) {
 	f.AntiVirus = r.antiVirus()
 	f.CodeIntegrity = value(r, windows.SystemHive, codeIntegrity, "Enabled", optional, 0, number)
 	f.CodeIntegrityPolicy = value(r, windows.Software, deviceGuardPolicy, "HypervisorEnforcedCodeIntegrity", optional, 0, number)
-	f.CredentialGuard = value(r, windows.SystemHive, currentControlSet+`\Control\Lsa`, "LsaCfgFlags", keyAlways, 0, number)
+	f.CredentialGuard = value(r, windows.SystemHive, securityAuthority, "LsaCfgFlags", keyAlways, 0, number)
 	f.CredentialGuardPolicy = value(r, windows.Software, deviceGuardPolicy, "LsaCfgFlags", optional, 0, number)
 	f.CredentialGuardScenario = value(r, windows.SystemHive, credentialGuard, "Enabled", optional, 0, number)
 	f.FirmwareLock = r.firmwareLock()
@@ -89,7 +94,7 @@ func (r *reader) firmwareLock() Known[[]string] {
 		return n == withLock, shown, err
 	}
 	t.add("the policy for memory integrity", value(r, windows.Software, deviceGuardPolicy, "HypervisorEnforcedCodeIntegrity", optional, false, lock))
-	t.add("the setting of Credential Guard", value(r, windows.SystemHive, currentControlSet+`\Control\Lsa`, "LsaCfgFlags", keyAlways, false, lock))
+	t.add("the setting of Credential Guard", value(r, windows.SystemHive, securityAuthority, "LsaCfgFlags", keyAlways, false, lock))
 	t.add("the policy for Credential Guard", value(r, windows.Software, deviceGuardPolicy, "LsaCfgFlags", optional, false, lock))
 	return t.known()
 }
@@ -208,23 +213,43 @@ func judgeMemoryIntegrity(f *Facts, _ Params) Verdict {
 	if policy(f.CredentialGuard) || policy(f.CredentialGuardPolicy) || f.CredentialGuardScenario.Value != 0 || f.DeviceGuard.Value.CredentialGuard {
 		enabled = append(enabled, "Credential Guard")
 	}
-	what := strings.Join(enabled, " and ")
+	what, is := strings.Join(enabled, " and "), " is"
+	if len(enabled) > 1 {
+		is = " are"
+	}
 	if len(enabled) > 0 && (len(f.FirmwareLock.Value) > 0 || f.DeviceGuard.Value.UEFILock) {
-		v := unmet(sentence(what)+" is on and locked in the firmware, which an import cannot undo.", on...)
+		v := unmet(sentence(what)+is+" on and locked in the firmware, which an import cannot undo.", on...)
 		v.ByHand = true
 		return v
 	}
 	v, no := missing(on...)
 	switch {
 	case no && len(enabled) > 0:
-		return unmet(sentence(what)+" is on, and whether it is locked in the firmware cannot be told.", on...)
+		v := unmet(sentence(what)+is+" on, and whether it is locked in the firmware cannot be told.", on...)
+		v.ByHand = true
+		return v
 	case no:
 		return v
 	case len(enabled) > 0:
-		v := unmet(sentence(what)+" is on. It is not locked in the firmware, so that it can be switched off.", on...)
+		v := unmet(sentence(what)+is+" on. Nothing of it is locked in the firmware, so that it can be switched off.", on...)
 		v.Outcome = Warn
 		v.ByHand = policy(f.CodeIntegrityPolicy) || policy(f.CredentialGuardPolicy) // a policy comes back
 		return v
 	}
 	return pass("Memory integrity and Credential Guard are off.", on...)
+}
+
+// fixMemoryIntegrity does nothing about a lock, which it cannot reach, or a group policy, which would come back.
+func fixMemoryIntegrity(f *Facts, _ Params) []windows.Change {
+	var list []windows.Change
+	if f.CodeIntegrity.Value != 0 {
+		list = append(list, setDWORD(windows.SystemHive, codeIntegrity, "Enabled", 0))
+	}
+	if f.CredentialGuardScenario.Value != 0 {
+		list = append(list, setDWORD(windows.SystemHive, credentialGuard, "Enabled", 0))
+	}
+	if f.CredentialGuard.Value != 0 {
+		list = append(list, setDWORD(windows.SystemHive, securityAuthority, "LsaCfgFlags", 0))
+	}
+	return list
 }

@@ -172,7 +172,7 @@ func (c Check) finding(f *Facts, v Verdict, p Params) Finding {
 	switch v.Outcome {
 	case Unknown:
 		// A running Windows was asked already: nobody is left to wait for.
-		fd.MayWait = c.DecidedIn == InGuest && f.Running.OK() && !f.Running.Value
+		fd.MayWait = c.DecidedIn == InGuest && !v.NoWait && f.Running.OK() && !f.Running.Value
 		fd.Remedy = remedyUnknown
 		if fd.MayWait {
 			fd.Remedy = remedyGuest

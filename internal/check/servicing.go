@@ -14,19 +14,23 @@ import (
 var servicingChecks = []Check{
 	{
 		Code: "WindowsUpdatesEnabled", ReportAs: "WindowsUpdatesEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Windows Update is disabled and the Windows Modules Installer starts on demand",
-		Source: "document, Step 2 (the checker disables the Windows Update service); facts §4.2",
+		Title:      "Windows Update is disabled and the Windows Modules Installer starts on demand",
+		Source:     "document, Step 2 (the checker disables the Windows Update service); facts §4.2",
+		Evaluation: "Start of the service wuauserv must be 4 (disabled) and Start of TrustedInstaller 3 (on demand), both.",
+		Fix:        "The start types of wuauserv and TrustedInstaller are set to 4 and 3",
 		Remedy: steps(
 			"Install the latest updates first. Then:",
 			"  net stop wuauserv",
 			"  sc config wuauserv start= disabled",
 			"  sc config TrustedInstaller start= demand"),
 		judge: judgeUpdateServices,
+		fix:   fixUpdateServices,
 	},
 	{
 		Code: "PendingReboot", ReportAs: "PendingReboot", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Nothing waits for a restart",
-		Source: "facts §4.2",
+		Title:      "Nothing waits for a restart",
+		Source:     "facts §4.2",
+		Evaluation: "Nothing may be left for the next start: no pending packages, session or interrupted restart of Component Based Servicing, no pending.xml, no poqexec in SetupExecute, no pending update service, no restart that Windows Update asks for. Windows's own marks vanish when it shuts down; a running Windows is asked for them besides. PendingFileRenameOperations alone is told and is no failure, as with Amazon's checker.",
 		Remedy: steps(
 			"Restart, let Windows finish what it has begun, sign in, and shut down:",
 			"  shutdown /r /t 0",
@@ -36,8 +40,9 @@ var servicingChecks = []Check{
 	},
 	{
 		Code: "UpdatesNotCurrent", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:  "The updates that were out when Windows was last shut down are installed",
-		Source: `document, Requirements (latest Windows patches) and Step 2`,
+		Title:      "The updates that were out when Windows was last shut down are installed",
+		Source:     `document, Requirements (latest Windows patches) and Step 2`,
+		Evaluation: "The newest cumulative update (Package_for_RollupFix, installed) must have been installed on or after the last second Tuesday of a month before Windows was shut down, or before the release's updates ended. What came out since is not known here and not asked.",
 		Remedy: steps(
 			"Switch Windows Update on again, look for updates until there are none, and restart each time:",
 			"  sc config wuauserv start= demand",
@@ -47,8 +52,10 @@ var servicingChecks = []Check{
 	},
 	{
 		Code: "ReservedStorageInUse", ReportAs: "ReservedStorageInUse", Level: Fail, DecidedIn: OnDisk, Fixable: true,
-		Title:  "Windows keeps no storage in reserve for updates",
-		Source: "facts §4.2 (service side), §14",
+		Title:      "Windows keeps no storage in reserve for updates",
+		Source:     "facts §4.2 (service side), §14",
+		Evaluation: "ShippedWithReserves and ActiveScenario of ReserveManager must be absent or 0. Builds before 18362 know no reserve.",
+		Fix:        "ShippedWithReserves and ActiveScenario are set to 0",
 		Remedy: steps(
 			"Once the updates are installed:",
 			`  reg add HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\ReserveManager /v ShippedWithReserves /t REG_DWORD /d 0 /f`,
@@ -56,12 +63,14 @@ var servicingChecks = []Check{
 			"  DISM /Online /Set-ReservedStorageState /State:Disabled",
 			"DISM refuses while updates are being installed: restart, and repeat it."),
 		judge: judgeReserve,
+		fix:   fixReserve,
 	},
 }
 
 const (
 	cbs           = `Microsoft\Windows\CurrentVersion\Component Based Servicing`
 	windowsUpdate = `Microsoft\Windows\CurrentVersion\WindowsUpdate`
+	services      = currentControlSet + `\Services\`
 	reserveKey    = `Microsoft\Windows\CurrentVersion\ReserveManager`
 
 	// startOnDemand is a service's Start of one that is started when it is needed (SERVICE_DEMAND_START, winnt.h).
@@ -78,7 +87,6 @@ const (
 
 // servicing reads the state of Windows's updates.
 func (r *reader) servicing(f *Facts) {
-	const services = currentControlSet + `\Services\`
 	f.WindowsUpdateStart = value(r, windows.SystemHive, services+`wuauserv`, "Start", always, 0, number)
 	f.ModulesInstallerStart = value(r, windows.SystemHive, services+`TrustedInstaller`, "Start", always, 0, number)
 	f.PendingRestart = r.pendingRestart()
@@ -310,4 +318,15 @@ func judgeReserve(f *Facts, _ Params) Verdict {
 		return pass(windowsName(f.Build.Value)+" knows no reserved storage.", on...)
 	}
 	return pass("Windows keeps no storage in reserve.", on...)
+}
+
+func fixUpdateServices(*Facts, Params) []windows.Change {
+	return []windows.Change{
+		setDWORD(windows.SystemHive, services+`wuauserv`, "Start", serviceDisabled),
+		setDWORD(windows.SystemHive, services+`TrustedInstaller`, "Start", startOnDemand),
+	}
+}
+
+func fixReserve(*Facts, Params) []windows.Change {
+	return []windows.Change{setDWORD(windows.Software, reserveKey, "ShippedWithReserves", 0), setDWORD(windows.Software, reserveKey, "ActiveScenario", 0)}
 }

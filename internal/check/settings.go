@@ -1,12 +1,14 @@
 package check
 
+import "berth/internal/windows"
+
 // settingsChecks are the checks on Windows's settings.
 var settingsChecks = []Check{
 	{
 		Code: "AutoLogonEnabled", ReportAs: "AutoLogonEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
 		Title:      "Nobody is signed in automatically at start",
 		Source:     "facts §4.2",
-		Evaluation: "AutoAdminLogon of Winlogon must be absent, empty or 0. Whether a password was left behind is told, and is no failure by itself.",
+		Evaluation: "AutoAdminLogon of Winlogon must be absent, empty or 0. A password that was left behind is a check of its own.",
 		Fix:        `AutoAdminLogon is set to "0", and a DefaultPassword is deleted`,
 		Remedy: steps(
 			`Windows+R > netplwiz > tick "Users must enter a user name and password to use this computer" > OK. Or:`,
@@ -18,12 +20,15 @@ var settingsChecks = []Check{
 	},
 	{
 		Code: "AutoLogonPasswordLeft", ReportAs: "AutoLogonEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
-		Title:  "No password for automatic sign-in lies in the registry",
-		Source: "facts §4.2 (AutoLogonEnabled, what else to report)",
+		Title:      "No password for automatic sign-in lies in the registry",
+		Source:     "facts §4.2 (AutoLogonEnabled, what else to report)",
+		Evaluation: "DefaultPassword of Winlogon must be absent or empty. A secret of that name that the security authority keeps is told, and is no failure.",
+		Fix:        "DefaultPassword of Winlogon is deleted",
 		Remedy: steps(
 			"Delete it, and change it wherever else it is used: every user of the machine could read it.",
 			`  reg delete "HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon" /v DefaultPassword /f`),
 		judge: judgeAutoLogonPassword,
+		fix:   fixAutoLogonPassword,
 	},
 	{
 		Code: "AutoMountDisabled", ReportAs: "AutoMountDisabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
@@ -127,4 +132,8 @@ func judgeFirewall(f *Facts, _ Params) Verdict {
 		return v
 	}
 	return pass("The firewall is off for public networks.", on...)
+}
+
+func fixAutoLogonPassword(*Facts, Params) []windows.Change {
+	return deleteValues(windows.Software, winlogon, "DefaultPassword")
 }

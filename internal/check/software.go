@@ -36,20 +36,24 @@ var softwareChecks = []Check{
 	},
 	{
 		Code: "PCoIPAgentInstalled", ReportAs: "PCoIPAgentInstalled", Level: Fail, DecidedIn: OnDisk,
-		Title:  "No PCoIP agent is installed",
-		Source: "facts §4.2",
+		Title:      "No PCoIP agent is installed",
+		Source:     "facts §4.2",
+		Evaluation: "There must be no service PCoIPAgent, no entry that begins with PCoIP in either list of programs, and no uninst.exe of the agent. With its uninstaller it is a warning.",
+		Fix:        "The agent's own uninstaller is run",
 		Remedy: steps(
 			"Uninstall it, and restart:",
 			`  "C:\Program Files (x86)\Teradici\PCoIP Agent\uninst.exe" /S`,
 			"A newer one is in C:\\Program Files\\Teradici\\PCoIP Agent. Where the uninstaller is gone, install the same version again first."),
 		judge: judgePCoIP,
+		fix:   fixPCoIP,
 	},
 	{
 		Code: "AdditionalSoftwareInstalled", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:  "Nothing is installed beyond what comes with Windows",
-		Source: "document, Requirements; facts §4.3",
-		Remedy: "Uninstall the programs named above: Settings > Apps > Apps & features. Install them again in a custom image, made of a WorkSpace. What you want to keep can be allowed in a profile of your own (allowedPrograms).",
-		judge:  judgeSoftware,
+		Title:      "Nothing is installed beyond what comes with Windows",
+		Source:     "document, Requirements; facts §4.3",
+		Evaluation: "Either list of programs may name only what comes with Windows, what Windows Update and Amazon's agents bring, and what the profile allows. Entries without a DisplayName are not shown to people and do not count, nor does what has a check of its own.",
+		Remedy:     "Uninstall the programs named above: Settings > Apps > Apps & features. Install them again in a custom image, made of a WorkSpace. What you want to keep can be allowed in a profile of your own (allowedPrograms).",
+		judge:      judgeSoftware,
 	},
 }
 
@@ -250,20 +254,24 @@ var withWindows = []string{
 
 func judgeSoftware(f *Facts, p Params) Verdict {
 	on := []fact{f.Programs, f.Programs32}
-	allowed := func(name string) bool {
-		begins := func(prefix string) bool { return strings.HasPrefix(strings.ToLower(name), strings.ToLower(prefix)) }
-		return slices.ContainsFunc(withWindows, begins) || slices.ContainsFunc(p.Profile.AllowedPrograms.Value, begins)
+	allowed := slices.Clone(withWindows)
+	for _, name := range p.Profile.AllowedPrograms.Value {
+		allowed = append(allowed, strings.ToLower(name))
 	}
 	var found []string
 	var seen []Evidence
+	counted := map[string]bool{}
 	for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
 		for _, prog := range list.Value {
 			// Without a name it is not shown to people: parts of Windows have such entries. Office, guest tools and PCoIP have checks of their own.
-			if prog.Name == "" || allowed(prog.Name) || slices.Contains(found, prog.Name) ||
-				strings.Contains(strings.ToUpper(prog.Key), officeCode) || isPCoIP(prog) || isGuestTools(prog) {
+			if prog.Name == "" || counted[prog.Name] || strings.Contains(strings.ToUpper(prog.Key), officeCode) || isPCoIP(prog) || isGuestTools(prog) {
 				continue
 			}
-			found, seen = append(found, prog.Name), append(seen, prog.From)
+			counted[prog.Name] = true
+			name := strings.ToLower(prog.Name)
+			if !slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+				found, seen = append(found, prog.Name), append(seen, prog.From)
+			}
 		}
 	}
 	if len(found) > 0 {
@@ -277,12 +285,21 @@ func judgeSoftware(f *Facts, p Params) Verdict {
 
 // isGuestTools tells the guest tools of a hypervisor by their name.
 func isGuestTools(prog Program) bool {
+	display := strings.ToLower(prog.Name)
 	for _, tools := range guestTools {
 		for _, name := range tools.Names {
-			if strings.HasPrefix(strings.ToLower(prog.Name), name) {
+			if strings.HasPrefix(display, name) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// fixPCoIP runs the agent's own uninstaller, silently.
+func fixPCoIP(f *Facts, _ Params) []windows.Change {
+	if f.PCoIPUninstaller.Value == "" {
+		return nil
+	}
+	return []windows.Change{windows.RunUninstaller{Program: "PCoIP agent", Path: `C:\` + strings.ReplaceAll(f.PCoIPUninstaller.Value, "/", `\`), Args: []string{"/S"}}}
 }

@@ -14,16 +14,18 @@ import (
 var sysprepChecks = []Check{
 	{
 		Code: "AlreadyGeneralized", ReportAs: "UnknownError", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Windows is set up and has not been generalized",
-		Source: "document, Step 2 (the snapshot before Sysprep is what is exported); facts §4.3",
+		Title:      "Windows is set up and has not been generalized",
+		Source:     "document, Step 2 (the snapshot before Sysprep is what is exported); facts §4.3",
+		Evaluation: "ImageState must be IMAGE_STATE_COMPLETE.",
 		Remedy: steps(
 			"Export the snapshot that was taken before Sysprep was run. Without one: start the machine, go through its set-up, create WorkSpaces_BYOL again, and shut down."),
 		judge: judgeGeneralized,
 	},
 	{
 		Code: "SysprepUnusable", ReportAs: "UnknownError", Level: Fail, DecidedIn: OnDisk,
-		Title:  "Sysprep is there and may be run",
-		Source: "document, Step 2; facts §4.3",
+		Title:      "Sysprep is there and may be run",
+		Source:     "document, Step 2; facts §4.3",
+		Evaluation: "sysprep.exe and ActionFiles/Generalize.xml must be there, and GeneralizationState must be 7 or absent.",
 		Remedy: steps(
 			"Bring missing files back:",
 			"  sfc /scannow",
@@ -32,8 +34,9 @@ var sysprepChecks = []Check{
 	},
 	{
 		Code: "UnknownError", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:  "No earlier run of Sysprep has failed on this machine",
-		Source: "document, Step 2 (roll back when Sysprep fails); facts §4.2 (service side)",
+		Title:      "No earlier run of Sysprep has failed on this machine",
+		Source:     "document, Step 2 (roll back when Sysprep fails); facts §4.2 (service side)",
+		Evaluation: "setuperr.log of Sysprep must be absent or hold no line of a run that failed; other errors stand in the logs of runs that succeeded.",
 		Remedy: steps(
 			"Read what failed, mend it, and go back to the snapshot from before that run. Or, when it is mended, take the old logs away and run Sysprep once more on a snapshot:",
 			"  notepad C:\\Windows\\System32\\Sysprep\\Panther\\setuperr.log",
@@ -42,8 +45,9 @@ var sysprepChecks = []Check{
 	},
 	{
 		Code: "DefaultProfileCustomized", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:  "The default user profile shows no sign of having been customized",
-		Source: "document, Requirements (do not customize C:\\Users\\Default); facts §4.3",
+		Title:      "The default user profile shows no sign of having been customized",
+		Source:     "document, Requirements (do not customize C:\\Users\\Default); facts §4.3",
+		Evaluation: "There must be no file in the folders of C:/Users/Default in which Windows puts none (Desktop, Documents, Downloads, Startup ...), and no start menu layout. It is a rule of thumb: settings in NTUSER.DAT are not looked at.",
 		Remedy: steps(
 			"Take the files named above out of C:\\Users\\Default, and give users their settings by group policy once the image is made.",
 			"This looks for files only, where Windows itself puts none. Settings in the profile's registry are not looked at."),
@@ -51,10 +55,12 @@ var sysprepChecks = []Check{
 	},
 	{
 		Code: "BYOLCheckerFailed", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:  "Amazon's BYOL Checker, where it was run, was satisfied",
-		Source: "document, Step 2; facts §4.1, §4.3",
-		Remedy: "Mend what is found here and, if you want its word, run BYOL Checker once more. It need not have been run: these checks are its own and more.",
-		judge:  judgeChecker,
+		Title:      "Amazon's BYOL Checker, where it was run, was satisfied",
+		Source:     "document, Step 2; facts §4.1, §4.3",
+		Applies:    "machines on which it was run",
+		Evaluation: `status of SOFTWARE\Amazon\BYOLChecker must be success.`,
+		Remedy:     "Mend what is found here and, if you want its word, run BYOL Checker once more. It need not have been run: these checks are its own and more.",
+		judge:      judgeChecker,
 	},
 }
 

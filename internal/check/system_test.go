@@ -23,9 +23,49 @@ type memory struct {
 	states  map[windows.Hive]windows.HiveState
 	// broken holds what reading a key, or a value (key, backslash, name), comes to; lower case, with ControlSet001.
 	broken map[string]error
-	// asked collects the keys and values that were read, spelt as in broken.
+	// asked collects the keys, values and files ("c:/...") that were read, spelt as in broken.
 	asked map[string]bool
+	// answers is what the machine tells while it runs.
+	answers answers
 }
+
+// answers are those of a windows.Guest; what is nil is not told.
+type answers struct {
+	licensing *windows.Licensing
+	antiVirus []windows.AntiVirusProduct
+	packages  []windows.Package
+	device    *windows.DeviceGuard
+	restart   []string
+}
+
+var errNoAnswer = errors.New("WMI does not answer")
+
+func (m *memory) Licensing() (windows.Licensing, error) {
+	if m.answers.licensing == nil {
+		return windows.Licensing{}, errNoAnswer
+	}
+	return *m.answers.licensing, nil
+}
+
+func (m *memory) DeviceGuard() (windows.DeviceGuard, error) {
+	if m.answers.device == nil {
+		return windows.DeviceGuard{}, errNoAnswer
+	}
+	return *m.answers.device, nil
+}
+
+func told[T any](list []T) ([]T, error) {
+	if list == nil {
+		return nil, errNoAnswer
+	}
+	return list, nil
+}
+
+func (m *memory) AntiVirus() ([]windows.AntiVirusProduct, error) { return told(m.answers.antiVirus) }
+func (m *memory) Packages() ([]windows.Package, error)           { return told(m.answers.packages) }
+func (m *memory) PendingReboot() ([]string, error)               { return told(m.answers.restart) }
+
+var _ windows.Guest = (*memory)(nil)
 
 func (m *memory) Open(hive windows.Hive, path string) (windows.Key, error) {
 	if rest, ok := strings.CutPrefix(path, currentControlSet); ok && hive == windows.SystemHive {
@@ -56,8 +96,32 @@ func (m *memory) Hive(hive windows.Hive) windows.HiveState {
 	return st
 }
 
-func (m *memory) Files() fs.FS             { return m.files }
+func (m *memory) Files() fs.FS             { return memoryFiles{m} }
 func (m *memory) Machine() windows.Machine { return m.machine }
+
+// memoryFiles is the machine's C:.
+type memoryFiles struct{ m *memory }
+
+func (f memoryFiles) Open(name string) (fs.File, error) {
+	if err := f.m.ask("c:/" + name); err != nil {
+		return nil, err
+	}
+	return f.m.files.Open(name)
+}
+
+func (f memoryFiles) Stat(name string) (fs.FileInfo, error) {
+	if err := f.m.ask("c:/" + name); err != nil {
+		return nil, err
+	}
+	return f.m.files.Stat(name)
+}
+
+func (f memoryFiles) ReadDir(name string) ([]fs.DirEntry, error) {
+	if err := f.m.ask("c:/" + name); err != nil {
+		return nil, err
+	}
+	return f.m.files.ReadDir(name)
+}
 
 func (m *memory) ask(what string) error {
 	what = strings.ToLower(what)
@@ -126,7 +190,10 @@ const fitText = `Windows Registry Editor Version 5.00
 "Current"=dword:00000001
 "Default"=dword:00000001
 
-[SYSTEM\Setup\Status]
+[SYSTEM\MountedDevices]
+"\\DosDevices\\C:"=hex:21,5a,3c,8f,00,00,60,03,00,00,00,00
+[SYSTEM\Setup\Status\SysprepStatus]
+"GeneralizationState"=dword:00000007
 [SYSTEM\Setup\AllowStart]
 
 [SYSTEM\ControlSet001\Control\ComputerName\ComputerName]
@@ -145,6 +212,20 @@ const fitText = `Windows Registry Editor Version 5.00
 [SYSTEM\ControlSet001\Control\Class\{4D36E972-E325-11CE-BFC1-08002BE10318}\Properties]
 [SYSTEM\ControlSet001\Control\Network\{4D36E972-E325-11CE-BFC1-08002BE10318}\{08BA0CD8-E98C-475C-BADF-65130C043BD6}\Connection]
 "Name"="Ethernet0"
+[SYSTEM\ControlSet001\Control\Lsa]
+"LimitBlankPasswordUse"=dword:00000001
+[SYSTEM\ControlSet001\Control\Power]
+"HibernateEnabled"=dword:00000000
+[SYSTEM\ControlSet001\Control\Session Manager]
+"SetupExecute"=hex(7):00,00
+[SYSTEM\ControlSet001\Control\Session Manager\Power]
+"HiberbootEnabled"=dword:00000000
+[SYSTEM\ControlSet001\Control\Windows]
+"ShutdownTime"=hex:80,f3,b9,78,36,9b,d6,01
+[SYSTEM\ControlSet001\Services\wuauserv]
+"Start"=dword:00000004
+[SYSTEM\ControlSet001\Services\TrustedInstaller]
+"Start"=dword:00000003
 [SYSTEM\ControlSet001\Services\mountmgr]
 "Start"=dword:00000000
 [SYSTEM\ControlSet001\Services\Dhcp]
@@ -170,6 +251,31 @@ const fitText = `Windows Registry Editor Version 5.00
 [SOFTWARE\WOW6432Node\Microsoft\Windows\CurrentVersion\Uninstall\Microsoft Edge]
 "DisplayName"="Microsoft Edge"
 
+[SOFTWARE\Microsoft\Windows\CurrentVersion\Component Based Servicing\Packages\Package_for_RollupFix~31bf3856ad364e35~amd64~~19041.508.1.13]
+"CurrentState"=dword:00000070
+"InstallTimeHigh"=dword:01d690c2
+"InstallTimeLow"=dword:f1469c00
+[SOFTWARE\Microsoft\Windows\CurrentVersion\Component Based Servicing\Packages\Microsoft-Windows-Foundation-Package~31bf3856ad364e35~amd64~~10.0.19041.1]
+"CurrentState"=dword:00000070
+[SOFTWARE\Microsoft\Windows\CurrentVersion\Setup\State]
+"ImageState"="IMAGE_STATE_COMPLETE"
+[SOFTWARE\Microsoft\Windows\CurrentVersion\Appx\AppxAllUserStore\Applications\Microsoft.WindowsCalculator_2020.1906.55.0_neutral_~_8wekyb3d8bbwe]
+[SOFTWARE\Microsoft\Windows\CurrentVersion\Appx\AppxAllUserStore\InboxApplications\Microsoft.Windows.ShellExperienceHost_10.0.19041.1_neutral_neutral_cw5n1h2txyewy]
+[SOFTWARE\Amazon\BYOLChecker]
+"status"="success"
+
+[SECURITY\Policy\PolPrDmS]
+@=hex(0):
+[SECURITY\Policy\PolPrDmN]
+@=hex(0):12,00,14,00,08,00,00,00,57,00,4f,00,52,00,4b,00,47,00,52,00,4f,00,55,00,50,00,00,00
+
+[BCD\Objects\{9dea862c-5cdd-4e70-acc1-f32b344d4795}\Elements\24000001]
+"Element"=hex(7):7b,00,31,00,7d,00,00,00,00,00
+[BCD\Objects\{1}\Description]
+"Type"=dword:10200003
+[BCD\Objects\{1}\Elements\12000004]
+"Element"="Windows 10"
+
 [DEFAULT\Control Panel\Desktop]
 "WallPaper"=""
 `
@@ -183,7 +289,12 @@ func fit(t testing.TB) *memory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &memory{root: root, files: fstest.MapFS{"pagefile.sys": {Data: make([]byte, 1<<20)}}}
+	m := &memory{root: root, files: fstest.MapFS{
+		"pagefile.sys":                                        {Data: make([]byte, 1<<20)},
+		"Windows/System32/Sysprep/sysprep.exe":                {Data: []byte("MZ")},
+		"Windows/System32/Sysprep/ActionFiles/Generalize.xml": {Data: []byte("<xml/>")},
+		"Users/Default/Desktop/desktop.ini":                   {Data: []byte("[.ShellClassInfo]")},
+	}}
 	m.setAccount("workspaces_byol", byolRID, 0x0210, true)
 	const systemReserved, size = 549 << 20, 60 << 30
 	m.machine = windows.Machine{Firmware: "bios", Installations: 1, Disks: []windows.Disk{{
@@ -195,6 +306,29 @@ func fit(t testing.TB) *memory {
 		},
 	}}}
 	return m
+}
+
+// live is the machine of fit while it runs.
+func live(t testing.TB) *memory {
+	t.Helper()
+	m := fit(t)
+	m.machine.Running = true
+	m.answers = answers{
+		licensing: &windows.Licensing{RearmCount: 1001, Status: 1, Channel: "Volume:GVLK", KMS: "kms.corp.example:1688"},
+		antiVirus: []windows.AntiVirusProduct{{Name: "Windows Defender", Executable: "windowsdefender://"}},
+		packages:  []windows.Package{{FullName: "Microsoft.WindowsCalculator_2020.1906.55.0_neutral_~_8wekyb3d8bbwe", Provisioned: true}},
+		device:    &windows.DeviceGuard{},
+		restart:   []string{},
+	}
+	return m
+}
+
+// while makes a change of a machine that runs.
+func while(f func(*answers)) func(*testing.T, *memory) {
+	return func(t *testing.T, m *memory) {
+		m.machine.Running, m.answers = true, live(t).answers
+		f(&m.answers)
+	}
 }
 
 var machineSID = append([]byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0}, 0x9b, 0x7d, 0xee, 0x68, 0xf4, 0xd1, 0xe6, 0x5e, 0xe5, 0xbd, 0xa3, 0x09)
