@@ -142,6 +142,8 @@ func TestBrowse(t *testing.T) {
 		{`reg --windows 2 $VM SYSTEM`, 2, "", "is missing"}, // not 1: its keys are not surely absent
 		{"inspect $VM", 0, "~Windows 2 of 2, on disk 0, partition 3", ""},
 		{"inspect --verify -o json $VM", 0, `~"integrity": "verified"`, ""},
+		{"inspect --format raw $VM", 0, "~The file begins like OVA; it was read as RAW because that is what was said.", ""},
+		{"inspect --format vmdk $VM", 2, "", "the file was said to be VMDK, but is OVA"},
 		{"inspect /etc/passwd", 2, "", "not a disk"},
 		{"ls /etc/passwd", 2, "", "not a disk"},
 	} {
@@ -240,13 +242,13 @@ func TestBareOVF(t *testing.T) {
 		t.Errorf("exit code %d\n%s\n%s", code, stdout, stderr)
 	}
 	// The manifest beside it is compared as an OVA's is.
-	verify := func(want string) {
+	verify := func(want int, says string) {
 		t.Helper()
-		if stdout, stderr, code := berth(t, "inspect", "--verify", descriptors[0]); code != 0 || !strings.Contains(stdout, want) {
-			t.Errorf("exit code %d, want %q\n%s\n%s", code, want, stdout, stderr)
+		if stdout, stderr, code := berth(t, "inspect", "--verify", descriptors[0]); code != want || !strings.Contains(stdout, says) {
+			t.Errorf("exit code %d, want %d and %q\n%s\n%s", code, want, says, stdout, stderr)
 		}
 	}
-	verify("verified: all digests agree")
+	verify(0, "verified: all digests agree")
 	disks, err := filepath.Glob(filepath.Join(dir, "*.vmdk"))
 	if err != nil || len(disks) != 1 {
 		t.Fatal(disks, err)
@@ -265,11 +267,11 @@ func TestBareOVF(t *testing.T) {
 	if err != nil || len(manifests) != 1 {
 		t.Fatal(manifests, err)
 	}
-	verify("DAMAGED")
+	verify(1, "DAMAGED")
 	if err := os.Remove(manifests[0]); err != nil {
 		t.Fatal(err)
 	}
-	verify("none: whether the file is whole cannot be told")
+	verify(0, "none: whether the file is whole cannot be told")
 }
 
 func TestFormatsThatCanBeLookedInto(t *testing.T) {

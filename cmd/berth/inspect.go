@@ -26,7 +26,7 @@ func (inspectCmd) Help() string {
 
 Each fact in the JSON has a value (null: not known), "from" (where it was read) and "unknown" (why it is not known). See also berth ls, cat and reg.
 
-Exit codes: 0 it was read; 2 it could not be read.`
+Exit codes: 0 it was read; 1 with --verify: it is not what its manifest says; 2 it could not be read.`
 }
 
 func (c inspectCmd) Run(ctx context.Context) error {
@@ -40,7 +40,12 @@ func (c inspectCmd) Run(ctx context.Context) error {
 		return err
 	}
 	if c.Output == "json" {
-		return writeJSON(os.Stdout, i, "  ")
+		err = writeJSON(os.Stdout, i, "  ")
+	} else {
+		err = i.WriteText(os.Stdout)
 	}
-	return i.WriteText(os.Stdout)
+	if err == nil && i.Container.Integrity == image.Broken {
+		err = exitCode(1)
+	}
+	return err
 }
