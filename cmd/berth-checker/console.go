@@ -9,6 +9,7 @@ import (
 
 	"berth/internal/check"
 	"berth/internal/check/report"
+	"berth/internal/windows"
 )
 
 // console is the checker without a browser. Questions and what happens go to err, the report alone to out.
@@ -127,6 +128,6 @@ func (o *console) removeAccount() (int, error) {
 }
 
 // printFacts writes all facts, for comparisons.
-func printFacts(ctx context.Context, w io.Writer, vm machine) error {
+func printFacts(ctx context.Context, w io.Writer, vm windows.System) error {
 	return report.WriteJSON(w, check.Collect(ctx, vm), "  ")
 }

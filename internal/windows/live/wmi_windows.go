@@ -32,6 +32,14 @@ func wmi(namespace, query string, properties ...string) ([]map[string]any, error
 		done <- answer{rows, err}
 	}()
 	a := <-done
+	var com *ole.OleError
+	if errors.As(a.err, &com) { // its own text is longer and says less
+		code := uint32(com.Code())
+		if raised, ok := com.SubError().(ole.EXCEPINFO); ok && raised.SCODE() != 0 {
+			code = raised.SCODE() // what the method raised: 0x80041010 is an invalid class, 0x8004100e a namespace
+		}
+		a.err = fmt.Errorf("COM error %#x", code)
+	}
 	if a.err != nil {
 		return nil, fmt.Errorf(`WMI %s, %q: %w`, namespace, query, a.err)
 	}
