@@ -37,6 +37,7 @@ disk = 2GiB
 [HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon]
 "AutoAdminLogon"="1"
 "DefaultPassword"="Sample-Passw0rd"
+"Room"="` + strings.Repeat("room for what grows ", 40) + `"
 -- accounts --
 WorkSpaces_BYOL = rid 1001 never-expires disabled in Administrators in Users
 `
@@ -59,6 +60,7 @@ var mending = []windows.Change{
 	windows.DeleteValue{Hive: windows.Software, Key: winlogon, Name: "DefaultPassword"},
 	windows.DeleteValue{Hive: windows.Software, Key: winlogon, Name: "NotThere"},
 	windows.DeleteValue{Hive: windows.Software, Key: `No\Such\Key`, Name: "NotThere"},
+	windows.DeleteValue{Hive: windows.Software, Key: winlogon, Name: "Room"},
 	windows.SetValue{Hive: windows.Software, Key: winlogon, Value: registry.NewSZ("Grown", strings.Repeat("longer than it was ", 20))},
 	windows.EnableAccount{Name: "WorkSpaces_BYOL", RID: 1001},
 }
@@ -84,6 +86,9 @@ func TestPatch(t *testing.T) {
 		if d.Hive == windows.SAM {
 			old, now = fmt.Sprintf("%x", d.Old.Data[accountFlags:][:2]), fmt.Sprintf("%x", d.New.Data[accountFlags:][:2])
 		}
+		if d.Name == "Room" {
+			old = fmt.Sprint(len(d.Old.Data))
+		}
 		if d.Name == "Grown" {
 			now = fmt.Sprint(len(d.New.Data))
 		}
@@ -94,6 +99,7 @@ func TestPatch(t *testing.T) {
 		`SYSTEM\ControlSet002\Services\mountmgr\NoAutoMount: 1 (REG_DWORD) -> 0 (REG_DWORD)`,
 		`SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon\AutoAdminLogon: "1" (REG_SZ) -> "0" (REG_SZ)`,
 		`SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon\DefaultPassword: "Sample-Passw0rd" (REG_SZ) -> none`,
+		`SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon\Room: 1602 -> none`,
 		`SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon\Grown: none -> 762`,
 		`SAM\SAM\Domains\Account\Users\000003E9\F: 1102 -> 1002`,
 	}

@@ -283,15 +283,29 @@ func (e *editor) allocate(data []byte) (uint32, error) {
 	return f.off, e.pages.write(baseSize+int64(f.off), whole)
 }
 
-// release makes a cell free and wipes it; the zero cell is none. It is not joined with free neighbours: Windows does so when it
-// next frees one of them.
+// release makes a cell free and wipes it; the zero cell is none. Free neighbours become one with it, as Windows does it. Those in another
+// hbin are none: its header lies between.
 func (e *editor) release(c cell) error {
 	if c.size == 0 {
 		return nil
 	}
-	size := c.size + cellHeader
-	e.free = append(e.free, freeCell{c.off, size})
-	whole := make([]byte, size)
-	le.PutUint32(whole, uint32(size))
-	return e.pages.write(baseSize+int64(c.off), whole)
+	x := freeCell{c.off, c.size + cellHeader}
+	wiped := x.size
+	e.free = slices.DeleteFunc(e.free, func(f freeCell) bool {
+		switch {
+		case int64(f.off)+f.size == int64(x.off):
+			x.off = f.off
+		case int64(x.off)+x.size == int64(f.off):
+			wiped += cellHeader
+		default:
+			return false
+		}
+		x.size += f.size
+		return true
+	})
+	e.free = append(e.free, x)
+	if err := e.pages.write(baseSize+int64(c.off), make([]byte, wiped)); err != nil {
+		return err
+	}
+	return e.pages.write(baseSize+int64(x.off), le.AppendUint32(nil, uint32(x.size)))
 }

@@ -293,6 +293,11 @@ func TestPatchDeletes(t *testing.T) {
 		if freeBytes(freed) <= freeBytes(before) {
 			t.Errorf("%v: %d bytes free after %d", names, freeBytes(freed), freeBytes(before))
 		}
+		for i, f := range freed.free[1:] {
+			if last := freed.free[i]; int64(last.off)+last.size == int64(f.off) {
+				t.Errorf("%v: two free cells at %#x that should be one", names, f.off)
+			}
+		}
 	}
 }
 
