@@ -22,7 +22,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 
-	"berth/internal/check"
 	"berth/internal/check/report"
 	"berth/internal/desk"
 )
@@ -187,11 +186,17 @@ func (j *journey) enable(ctx context.Context, say func(string)) (string, error) 
 
 func (j *journey) check(ctx context.Context, say func(string)) (string, error) {
 	say("reading the disk")
-	judged, err := judgeExport(ctx, insideCmd{File: j.vm, Windows: 1}, check.Options{Office: j.office != ""})
+	c := checkCmd{insideCmd: insideCmd{File: j.vm, Windows: 1}, judgeFlags: judgeFlags{Office: j.office != ""}}
+	opt, err := c.options()
+	if err != nil {
+		return "", err
+	}
+	judged, err := judgeExport(ctx, c.insideCmd, opt)
 	if err != nil {
 		return "", err
 	}
 	if !judged.report.Fit {
+		judged.subject.Fix = c.fix()
 		var b strings.Builder
 		if err := report.Text(&b, judged.report, judged.subject, report.TextOptions{}); err != nil {
 			return "", err
