@@ -403,12 +403,12 @@ func FuzzRender(f *testing.F) {
 					t.Fatalf("%s has %q", name, c)
 				}
 			}
-			switch {
-			case name == "unfit.html":
+			switch name {
+			case "unfit.html":
 				if is, want := strings.Count(out, "<"), strings.Count(render(t, name, tame, tameAbout), "<"); is != want {
 					t.Errorf("the page has %d tags, with harmless text %d", is, want)
 				}
-			case name == "unfit.xml":
+			case "unfit.xml":
 				elements := 0
 				for dec := xml.NewDecoder(strings.NewReader(out)); ; {
 					token, err := dec.Token()
@@ -425,13 +425,13 @@ func FuzzRender(f *testing.F) {
 				if elements != len(r.Findings) {
 					t.Errorf("%d test cases for %d findings", elements, len(r.Findings))
 				}
-			case name == "verbose.txt":
+			case "verbose.txt":
 				for line := range strings.Lines(out) {
 					if n := columns(strings.TrimSuffix(line, "\n")); n > 60 {
 						t.Errorf("a line of %d columns: %q", n, line)
 					}
 				}
-			case name == "log.txt":
+			case "log.txt":
 			default:
 				if !json.Valid([]byte(strings.TrimPrefix(out, "\ufeff"))) {
 					t.Errorf("%s is no JSON:\n%s", name, out)

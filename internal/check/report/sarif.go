@@ -1,8 +1,8 @@
 package report
 
 import (
+	"fmt"
 	"io"
-	"net/url"
 	"strings"
 
 	"berth/internal/check"
@@ -157,13 +157,22 @@ func sarifRuleOf(f check.Finding) sarifRule {
 	return rule
 }
 
-// fileURI is a bare file name as a relative URI reference, never empty.
+// fileURI is a bare file name as a relative URI reference (RFC 3986 §4.2), never empty: all but unreserved characters are written
+// as percent and two digits, a colon too, which would make of what is before it a scheme.
 func fileURI(name string) string {
 	if name == "" {
 		name = "unnamed"
 	}
-	// A colon in the first segment would make it a scheme (RFC 3986 §4.2); url.PathEscape lets it stand.
-	return strings.ReplaceAll(url.PathEscape(name), ":", "%3A")
+	var b strings.Builder
+	for _, c := range []byte(name) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 // logicalLocations are the registry keys and values, the files and the structures of the disk that a finding's evidence names.
