@@ -17,8 +17,9 @@ DATA ?= .berth
 help: ## Show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
-build: web ## Build bin/berth
+build: web ## Build bin/berth, and beside it the checker that runs inside Windows
 	$(GO) build -o bin/berth ./cmd/berth
+	GOOS=windows GOARCH=amd64 $(GO) build -trimpath -ldflags '-s -w' -o bin/berth-checker.exe ./cmd/berth-checker
 
 # The console's bundle is made anew when its source is newer.
 WEB_SOURCE := $(shell find web -path web/node_modules -prune -o -type f -print)

@@ -45,6 +45,7 @@ func newDoors(d *desk.Desk, store *s3.Store, driver compute.Driver, figures *met
 		answer(w, http.StatusOK, "ready")
 	})
 	pages.Handle("GET /metrics", promhttp.HandlerFor(figures.registry, promhttp.HandlerOpts{}))
+	pages.HandleFunc("GET /"+checkerZIP, serveChecker(besideThisProgram(), log))
 	browser(pages, d, log)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {

@@ -32,6 +32,7 @@ type cli struct {
 	Up      upCmd      `cmd:"" help:"Take an exported Windows VM through all eight steps, and show its desktop."`
 	Serve   serveCmd   `cmd:"" help:"Run the service: WorkSpaces, EC2 image import, S3 and STS on one address."`
 	Check   checkCmd   `cmd:"" help:"Say whether an exported Windows VM is fit to become a WorkSpaces image."`
+	Checker checkerCmd `cmd:"" help:"Write BYOLChecker.zip, the checker that runs inside Windows."`
 	Explain explainCmd `cmd:"" help:"Say what a check asks for and what to do about it, or list all checks."`
 	Fix     fixCmd     `cmd:"" help:"Write a copy of an exported VM's disk with everything mended that can be mended on it."`
 	Inspect inspectCmd `cmd:"" help:"Say what is in an exported VM: disks, volumes, every Windows, and what is suspicious."`
