@@ -79,7 +79,7 @@ func (i *Inspection) suspect(found *offline.Found) {
 }
 
 func (w *Windows) suspect(s *offline.System, add func(code, from, format string, a ...any)) {
-	cannot := func(from, why string) { add(SuspiciousCannotBeTold, from, "It could not be looked at: %s.", why) }
+	cannot := func(from, why string) { add(SuspiciousCannotBeTold, from, "%s could not be looked at: %s.", from, why) }
 	switch h := w.Hibernation; {
 	case h.Value == nil:
 		cannot(h.From, h.Unknown)
