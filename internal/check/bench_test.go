@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -69,7 +70,9 @@ func BenchmarkFixes(b *testing.B) {
 // programs are the facts of a machine whose every program of n is one that must not be there.
 func programs(t testing.TB, n int) *Facts {
 	f := Collect(context.Background(), fit(t))
-	one := Program{Key: "{90160000-0011-0000-1000-0000000FF1CE}", Name: "VMware Tools", From: said("a program")}
-	f.Programs.Value = slices.Repeat([]Program{one}, n)
+	f.Programs.Value = nil
+	for i := range n {
+		f.Programs.Value = append(f.Programs.Value, Program{Key: "{90160000-0011-0000-1000-0000000FF1CE}", Name: fmt.Sprint("VMware Tools ", i), From: said("a program")})
+	}
 	return f
 }

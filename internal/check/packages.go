@@ -192,7 +192,7 @@ func judgePackages(f *Facts, _ Params) Verdict {
 	for i, p := range found {
 		for _, user := range p.Users {
 			if isPerson(user) {
-				seen = append(seen, said("user "+printable(user)+" has "+printable(reasons[i])))
+				seen = few(seen, said("user "+printable(user)+" has "+printable(reasons[i])))
 			}
 		}
 	}

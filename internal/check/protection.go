@@ -183,7 +183,7 @@ func judgeAntiVirus(f *Facts, _ Params) Verdict {
 		if name == "" {
 			name = "a program without a name"
 		}
-		if seen = append(seen, p.From...); p.Gone {
+		if seen = few(seen, p.From...); p.Gone {
 			gone = append(gone, name)
 		} else {
 			there = append(there, name)

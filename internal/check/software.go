@@ -220,7 +220,7 @@ func judgePCoIP(f *Facts, _ Params) Verdict {
 	for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
 		for _, prog := range list.Value {
 			if isPCoIP(prog) {
-				found, seen = append(found, cmp.Or(prog.Name, prog.Key)), append(seen, prog.From)
+				found, seen = append(found, cmp.Or(prog.Name, prog.Key)), few(seen, prog.From)
 			}
 		}
 	}
@@ -270,7 +270,7 @@ func judgeSoftware(f *Facts, p Params) Verdict {
 			counted[prog.Name] = true
 			name := strings.ToLower(prog.Name)
 			if !slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
-				found, seen = append(found, prog.Name), append(seen, prog.From)
+				found, seen = append(found, prog.Name), few(seen, prog.From)
 			}
 		}
 	}
