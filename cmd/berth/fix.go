@@ -76,6 +76,9 @@ func (c fixCmd) Run(ctx context.Context) error {
 	if err := f.propose(ctx, c.Only); err != nil {
 		return err
 	}
+	for _, n := range f.idle(c.Only) {
+		fmt.Fprintln(os.Stderr, "berth: note:", n)
+	}
 	if err := f.patch(now()); err != nil {
 		return err
 	}
@@ -113,12 +116,16 @@ func (c *fixCmd) target() error {
 	if c.Plan == "" {
 		c.Plan = strings.TrimSuffix(c.Out, filepath.Ext(c.Out)) + "-first-boot.ps1"
 	}
-	for _, name := range []string{c.Out, c.Plan} {
-		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-			return cmp.Or(err, fmt.Errorf("%s is there already, and nothing is ever written over: choose another name, or remove it", name))
-		}
+	return isNew(c.Out)
+}
+
+// isNew refuses the name of a file that is there.
+func isNew(name string) error {
+	_, err := os.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return cmp.Or(err, fmt.Errorf("%s is there already, and nothing is ever written over: choose another name, or remove it", name))
 }
 
 // fixing is what is to be done to one Windows.
@@ -174,6 +181,21 @@ func (f *fixing) propose(ctx context.Context, only []string) error {
 		f.mends = append(f.mends, m)
 	}
 	return nil
+}
+
+// idle are sentences about findings that were asked for by name and have nothing to fix.
+func (f *fixing) idle(only []string) []string {
+	var notes []string
+	for _, fd := range f.before.Findings {
+		switch {
+		case !slices.Contains(only, fd.Code) || fd.Fix != nil:
+		case fd.Outcome == check.Fail || fd.Outcome == check.Warn:
+			notes = append(notes, fmt.Sprintf("%s came out %s, and is to be mended by hand", fd.Code, fd.Outcome))
+		default:
+			notes = append(notes, fmt.Sprintf("%s came out %s: there is nothing to fix", fd.Code, fd.Outcome))
+		}
+	}
+	return notes
 }
 
 // patch makes patches of all changes of the disk. Where they cannot all be made, the findings are taken one by one, and those whose
@@ -233,20 +255,21 @@ func (c *fixCmd) write(ctx context.Context, env *disk.Envelope, f *fixing) (*fix
 			return nil, fmt.Errorf("the plan for the first boot: %w", err)
 		}
 		result.Plan = &plan
+		if !c.DryRun {
+			if err := isNew(c.Plan); err != nil {
+				return nil, err
+			}
+		}
 	}
-	at, start, _ := f.system.Location()
+	at, _, _ := f.system.Location()
 	fixed := disk.Overlay(env.Disks[at].Image, f.patches)
-	after := f.before
+	// What the export says of the hardware, and its other disks, are judged as before.
+	machine := *env
+	machine.Disks = slices.Clone(env.Disks)
 	switch {
 	case len(f.patches) == 0:
 	case c.DryRun:
-		view := *env
-		view.Disks = slices.Clone(env.Disks)
-		view.Disks[at].Image = fixed
-		var err error
-		if after, err = judgeAgain(ctx, &view, start, f.opt); err != nil {
-			return nil, err
-		}
+		machine.Disks[at].Image = fixed
 	default:
 		if err := c.copy(ctx, fixed); err != nil {
 			return nil, err
@@ -257,7 +280,12 @@ func (c *fixCmd) write(ctx context.Context, env *disk.Envelope, f *fixing) (*fix
 			return nil, fmt.Errorf("the fixed disk: %w", err)
 		}
 		defer func() { _ = again.Close() }() // only read
-		if after, err = judgeAgain(ctx, again, start, f.opt); err != nil {
+		machine.Disks[at].Image = again.Disks[0].Image
+	}
+	after := f.before
+	if len(f.patches) > 0 {
+		var err error
+		if after, err = judgeAgain(ctx, &machine, f); err != nil {
 			return nil, fmt.Errorf("the fixed disk: %w", err)
 		}
 	}
@@ -287,19 +315,20 @@ func (c *fixCmd) copy(ctx context.Context, img disk.Image) error {
 	})
 }
 
-// judgeAgain judges the Windows whose partition begins at start.
-func judgeAgain(ctx context.Context, env *disk.Envelope, start int64, opt check.Options) (check.Report, error) {
+// judgeAgain judges the Windows that was fixed, on disks of which one is now another.
+func judgeAgain(ctx context.Context, env *disk.Envelope, f *fixing) (check.Report, error) {
 	systems, err := offline.Open(env)
 	if err != nil {
 		return check.Report{}, err
 	}
+	onDisk, start, _ := f.system.Location()
 	for _, s := range systems {
-		if _, at, _ := s.Location(); at == start {
+		if i, at, _ := s.Location(); i == onDisk && at == start {
 			facts := check.Collect(ctx, s)
 			if err := ctx.Err(); err != nil {
 				return check.Report{}, err
 			}
-			return check.Run(facts, opt), nil
+			return check.Run(facts, f.opt), nil
 		}
 	}
 	return check.Report{}, errors.New("the Windows that was fixed is not found again")

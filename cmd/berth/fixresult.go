@@ -170,7 +170,12 @@ func (r *fixResult) printEnd(w io.Writer) {
 			fmt.Fprintf(w, "%s:\n", remains)
 		}
 		wrap(w, "  ", fmt.Sprintf("%s %s: %s", fd.Outcome, fd.Code, image.Printable(fd.Because)))
-		if i := slices.IndexFunc(r.Findings, func(x fixedFinding) bool { return x.Code == fd.Code && len(x.Guest) > 0 }); i >= 0 {
+		i := slices.IndexFunc(r.Findings, func(x fixedFinding) bool { return x.Code == fd.Code })
+		switch {
+		case i < 0 && fd.Fix != nil:
+			fmt.Fprintln(w, "      It was left out: berth fix can mend it.")
+			continue
+		case i >= 0 && len(r.Findings[i].Guest) > 0:
 			fmt.Fprintln(w, "      The script for the first boot does it.")
 			continue
 		}

@@ -78,23 +78,21 @@ func (s Step) commands() (done, do string, err error) {
 // literal is an expression for a text, as an argument or operand. Only printable ASCII stands in quotes, of which PowerShell knows ', and,
 // beyond ASCII, U+2018 to U+201B; all else is written as numbers of UTF-16 units.
 func literal(s string) string {
-	const plain, coded = false, true
 	var b strings.Builder
 	b.WriteString("(''")
-	mode := coded
-	simple := true
+	quoted, simple := false, true
 	for _, u := range utf16.Encode([]rune(s)) {
 		if u < ' ' || u > '~' {
-			if mode == plain {
+			if quoted {
 				b.WriteString("'")
 			}
 			fmt.Fprintf(&b, " + [char]0x%04x", u)
-			mode, simple = coded, false
+			quoted, simple = false, false
 			continue
 		}
-		if mode == coded {
+		if !quoted {
 			b.WriteString(" + '")
-			mode = plain
+			quoted = true
 		}
 		b.WriteByte(byte(u))
 		if u == '\'' {
@@ -104,7 +102,7 @@ func literal(s string) string {
 	if simple {
 		return "'" + strings.ReplaceAll(s, "'", "''") + "'"
 	}
-	if mode == plain {
+	if quoted {
 		b.WriteString("'")
 	}
 	return b.String() + ")"
