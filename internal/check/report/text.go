@@ -239,11 +239,16 @@ func (t *page) fillWords(first, indent string, words []string) []string {
 				word, empty = "", false
 				continue
 			}
+			head := cut(word, max(room, 0))
 			if !empty {
-				flush()
-				continue
+				// A word that no line holds is broken anyway: where it has a place for that, it begins here.
+				fits := columns(word) <= t.width-columns(indent)
+				if fits || columns(head) > room || !strings.HasSuffix(head, `\`) {
+					flush()
+					continue
+				}
+				line += " "
 			}
-			head := cut(word, room)
 			line += head
 			word, empty = word[len(head):], false
 		}
