@@ -74,7 +74,7 @@ var hostileMachines = []hostileMachine{
 		c.hive(func(h []byte) {
 			control := cell(h, "ControlSet001", "Control")
 			list := h[4096+4+le.Uint32(h[control+28:]):]
-			le.PutUint32(list[4:], uint32(cell(h, "ControlSet001")-4096-4)) // Control lists its own parent
+			le.PutUint32(list[4:], cell(h, "ControlSet001")-4096-4) // Control lists its own parent
 		})
 	}, 1, 0, "key 0x110: listed by the key 0x170, it names 0xb8 its parent"},
 	{"hive-list-of-itself.raw", func(c *changed) {
