@@ -9,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Form is what Copy writes.
@@ -55,8 +56,10 @@ type CopyOptions struct {
 	// Durable is to return only when the file has reached its disk.
 	Durable bool
 	// Checkpoint, unless empty, tells the source from any other: name, size and time of a file, the ETag of an object. The copy
-	// then writes down every few seconds how far it is, so that one that was killed can be gone on with (Resume).
+	// then writes down now and then how far it is, so that one that was killed can be gone on with (Resume).
 	Checkpoint string
+	// Every is the time between two checkpoints; 0 is 4 s.
+	Every time.Duration
 	// Resume goes on with the copy that is at path and was not finished, if its Checkpoint and its other options are the same,
 	// and begins anew if not. A copy that fails, but for a [Refusal], is then left as it is, to be gone on with again.
 	Resume bool

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -130,6 +131,9 @@ const (
 )
 
 func newCopying(dst Target, img Image, opt CopyOptions) (*copying, error) {
+	if opt.Every < 0 {
+		return nil, fmt.Errorf("disk: CopyOptions.Every is %v", opt.Every)
+	}
 	if opt.Digest && opt.Unverified {
 		return nil, errors.New("disk: a digest needs every block to be inflated")
 	}
@@ -252,7 +256,7 @@ func (c *copying) run(ctx context.Context) (Copied, error) {
 // write writes pieces in their order.
 func (c *copying) write(ctx context.Context, order <-chan *piece, free chan<- *piece) error {
 	var saved chan error // of the checkpoint that is being saved
-	tick := time.NewTicker(copyCheckpoints)
+	tick := time.NewTicker(cmp.Or(c.opt.Every, copyCheckpoints))
 	defer tick.Stop()
 	defer func() {
 		if saved != nil {

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,7 +19,8 @@ const (
 	qcow2ClusterBits = 16
 	qcow2Cluster     = 1 << qcow2ClusterBits // copyChunk
 	qcow2PerL2       = qcow2Cluster / 8
-	qcow2PerRefs     = qcow2Cluster / 2 // counts of 16 bits
+	qcow2UnderL2     = qcow2PerL2 * qcow2Cluster // bytes of the disk
+	qcow2PerRefs     = qcow2Cluster / 2          // counts of 16 bits
 	// qcow2Slab is what is set aside for compressed chunks at a time, in bytes, so that they are not scattered between plain
 	// clusters, of which each fills whole ones.
 	qcow2Slab = 2 << 20
@@ -78,7 +80,7 @@ func (q *qcow2Sink) use(cluster int64) {
 }
 
 func (q *qcow2Sink) put(p *piece) error {
-	if err := q.turn(p.start / (qcow2PerL2 * qcow2Cluster)); err != nil {
+	if err := q.turn(p.start / qcow2UnderL2); err != nil {
 		return err
 	}
 	var plain, packed batch
@@ -229,8 +231,7 @@ func (q *qcow2Sink) end(size int64) (int64, error) {
 		q.End = (q.SlabAt + qcow2Cluster - 1) / qcow2Cluster * qcow2Cluster
 	}
 	q.SlabAt, q.SlabEnd = 0, 0
-	const under = qcow2PerL2 * qcow2Cluster
-	entries := (size + under - 1) / under
+	entries := (size + qcow2UnderL2 - 1) / qcow2UnderL2
 	q.L1 = append(q.L1, make([]byte, entries*8-int64(len(q.L1)))...)
 	l1 := q.alloc((entries*8 + qcow2Cluster - 1) / qcow2Cluster)
 	if err := q.write(q.L1, l1); err != nil {
@@ -293,11 +294,13 @@ func (q *qcow2Sink) state(s *checkpoint) {
 
 func (q *qcow2Sink) restore(s *checkpoint) error {
 	c := s.QCOW2
-	if c == nil || c.End < 0 || c.End%qcow2Cluster != 0 || c.L2 != nil && len(c.L2) != qcow2Cluster || len(c.L1)%8 != 0 || len(c.RefTable)%8 != 0 {
-		return fmt.Errorf("disk: checkpoint: its tables are damaged")
+	if c == nil || c.End < 0 || c.End%qcow2Cluster != 0 || c.SlabAt < 0 || c.SlabEnd < c.SlabAt || c.End < c.SlabEnd ||
+		c.Table < 0 || c.Table > s.At/qcow2UnderL2 || c.L2 != nil && len(c.L2) != qcow2Cluster ||
+		len(c.L1)%8 != 0 || int64(len(c.L1)/8) > s.At/qcow2UnderL2+1 || len(c.RefTable)%8 != 0 {
+		return errors.New("disk: checkpoint: its tables are damaged")
 	}
 	for k, refs := range c.Refs {
-		if k < 0 || len(refs) != qcow2Cluster {
+		if k < 0 || k > c.End/(qcow2PerRefs*qcow2Cluster) || len(refs) != qcow2Cluster {
 			return fmt.Errorf("disk: checkpoint: refcount block %d of %d bytes", k, len(refs))
 		}
 	}
