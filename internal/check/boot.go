@@ -213,7 +213,7 @@ func judgeTPM(f *Facts, p Params) Verdict {
 	return pass(windowsName(f.Build.Value)+" has found a TPM 2.0 in this machine.", on...)
 }
 
-func judgeHibernation(f *Facts, _ Params) Verdict {
+func judgeHibernation(f *Facts, p Params) Verdict {
 	on := []fact{f.Hibernated, f.HibernateEnabled, f.FastStartup}
 	if f.Hibernated.OK() && f.Hibernated.Value {
 		v := unmet("Windows is hibernated, or was shut down by Fast Startup: part of its state is in hiberfil.sys, and what is on the disk may be out of date.", on...)
@@ -224,6 +224,9 @@ func judgeHibernation(f *Facts, _ Params) Verdict {
 		return v
 	}
 	if f.HibernateEnabled.Value && f.FastStartup.Value {
+		if p.Ingestion {
+			return pass("Windows was shut down completely. Fast Startup is on, which the checker switches off.", on...)
+		}
 		v := unmet("Fast Startup is on: the next shutdown will not be complete.", on...)
 		v.Outcome = Warn
 		return v

@@ -46,6 +46,8 @@ var bootCases = []testCase{
 	{"something else", file("hiberfil.sys", "abcd"), Options{}, "HibernationEnabled", Pass, "61626364"},
 	{"hibernation on, Fast Startup off", reg(power + `"HibernateEnabled"=dword:1`), Options{}, "HibernationEnabled", Pass, ""},
 	{"Fast Startup on", reg(power + `"HibernateEnabled"=dword:1` + "\n" + sPower + `"HiberbootEnabled"=dword:1`), Options{}, "HibernationEnabled", Warn, "Fast Startup is on"},
+	{"Fast Startup on, at ingestion", reg(power + `"HibernateEnabled"=dword:1` + "\n" + sPower + `"HiberbootEnabled"=dword:1`), Options{Ingestion: true}, "HibernationEnabled", Pass, "the checker switches off"},
+	{"hibernated, at ingestion", file("hiberfil.sys", "HIBR\x00\x00"), Options{Ingestion: true}, "HibernationEnabled", Fail, ""},
 	{"Fast Startup as it comes", both(goneValue(`SYSTEM\ControlSet001\Control\Power`, "HibernateEnabled"), goneValue(`SYSTEM\ControlSet001\Control\Session Manager\Power`, "HiberbootEnabled")), Options{}, "HibernationEnabled", Warn, ""},
 	{"hibernated and running", both(file("hiberfil.sys", "HIBR"), while(func(*answers) {})), Options{}, "HibernationEnabled", Pass, "Windows is running"},
 	{"hibernation file unread", broken("c:/hiberfil.sys"), Options{}, "HibernationEnabled", Unknown, "bad cell"},

@@ -129,6 +129,12 @@ func notApplicable(because string, on ...fact) Verdict {
 	return Verdict{Outcome: NotApplicable, Because: because, Evidence: evidence(on...)}
 }
 
+// notRefused is what a requirement comes to at ingestion that the document has for who prepares the machine, and that Amazon's
+// ingestion does not refuse an image for.
+func notRefused(on ...fact) Verdict {
+	return notApplicable("It is for who prepares the machine: ingestion does not refuse an image for it.", on...)
+}
+
 func unknown(because string, on ...fact) Verdict {
 	return Verdict{Outcome: Unknown, Because: because, Evidence: evidence(on...)}
 }

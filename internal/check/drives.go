@@ -25,7 +25,7 @@ var driveChecks = []Check{
 		Code: "RestrictedDriveLetterInUse", ReportAs: "RestrictedDriveLetterInUse", Level: Fail, DecidedIn: OnDisk, Fixable: true,
 		Title:      "The drive letter D: is free",
 		Source:     "facts §4.2 (service side), §14",
-		Evaluation: `SYSTEM\MountedDevices must have no \DosDevices\D:, no drive may have the letter, and there must be no second volume that would get it. A letter kept for what is no longer there is a warning.`,
+		Evaluation: `SYSTEM\MountedDevices must have no \DosDevices\D:, no drive may have the letter, and there must be no second volume that would get it. A letter kept for what is no longer there is a warning, but for a CD drive: most machines had one.`,
 		Fix:        `The value \DosDevices\D: is deleted where what it is kept for is no longer there`,
 		Remedy: steps(
 			"Give the drive another letter (diskmgmt.msc > right-click it > Change Drive Letter and Paths), or take it out of the machine. Where only the memory of it is left:",
@@ -75,6 +75,9 @@ func (r *reader) drives(f *Facts) {
 	f.BitLocker = value(r, windows.SystemHive, currentControlSet+`\Control\BitLockerStatus`, "BootStatus", optional, 0, number)
 }
 
+// cdDevice is a CD drive in words.
+const cdDevice = "a CD drive"
+
 // mountedDevice says what a drive letter was given to: a partition of an MBR (the disk's signature, the partition's first byte), of a
 // GPT (its GUID), or a device by its path (facts §5).
 func mountedDevice(b []byte) string {
@@ -89,7 +92,7 @@ func mountedDevice(b []byte) string {
 	case err != nil:
 		return "a device that is not known"
 	case strings.Contains(strings.ToLower(path), "cdrom"):
-		return "a CD drive"
+		return cdDevice
 	case strings.Contains(strings.ToLower(path), "usbstor"):
 		return "a USB drive"
 	}
@@ -177,6 +180,8 @@ func judgeDriveLetter(f *Facts, _ Params) Verdict {
 		v := unmet("D: is given to "+device+".", on...)
 		v.ByHand = true
 		return v
+	case device == cdDevice:
+		return pass("D: is free: it was the letter of a CD drive, which is no longer there, as on most machines.", on...)
 	default:
 		v := unmet("D: is kept for "+device+", which is no longer there.", on...)
 		v.Outcome = Warn

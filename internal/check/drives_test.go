@@ -36,7 +36,8 @@ var driveCases = []testCase{
 	{"a partition of what", beside(windows.Partition{}), Options{}, "AdditionalDrivesAttached", Unknown, "was not recognised"},
 	{"no disks", change(func(m *memory) { m.machine.Disks = nil }), Options{}, "AdditionalDrivesAttached", Unknown, "not known"},
 
-	{"D: is kept for a CD drive", reg(mounted + cdPath), Options{}, "RestrictedDriveLetterInUse", Warn, "kept for a CD drive"},
+	{"D: was a CD drive", reg(mounted + cdPath), Options{}, "RestrictedDriveLetterInUse", Pass, "the letter of a CD drive"},
+	{"D: was a USB drive", reg(mounted + `55,00,53,00,42,00,53,00,54,00,4f,00,52,00`), Options{}, "RestrictedDriveLetterInUse", Warn, "kept for a USB drive"},
 	{"D: is kept for a partition", reg(mounted + `21,5a,3c,8f,00,00,60,03,00,00,00,00`), Options{}, "RestrictedDriveLetterInUse", Warn, "signature 8F3C5A21"},
 	{"D: is kept for a partition of a GPT", reg(mounted + `44,4d,49,4f,3a,49,44,3a,21,1f,93,09,af,7f,a9,44,81,d8,1e,73,c1,4b,9e,af`), Options{}, "RestrictedDriveLetterInUse", Warn, "a GPT disk"},
 	{"D: is kept for something", reg(mounted + `41,00,42,00`), Options{}, "RestrictedDriveLetterInUse", Warn, "the device AB"},

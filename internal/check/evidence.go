@@ -130,10 +130,10 @@ func (e Evidence) below(name string) Evidence {
 
 // value is a value of the key, whose data is not known yet.
 func (e Evidence) value(name string) Evidence {
-	e.Text += `\` + printable(name)
 	if e.Value = printable(name); name == "" {
 		e.Value = "(Default)"
 	}
+	e.Text += `\` + e.Value
 	return e
 }
 

@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -149,12 +150,7 @@ func TestRealSystem(t *testing.T) {
 	} {
 		hive := bytes.Clone(c.hive)
 		if c.clean {
-			copy(hive[8:12], hive[4:8])
-			sum := uint32(0)
-			for i := 0; i < 508; i += 4 {
-				sum ^= uint32(hive[i]) | uint32(hive[i+1])<<8 | uint32(hive[i+2])<<16 | uint32(hive[i+3])<<24
-			}
-			hive[508], hive[509], hive[510], hive[511] = byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24)
+			closed(hive)
 		}
 		s := onHives{fit(t), map[windows.Hive]*registry.Hive{}}
 		out.WriteString("== " + c.name + "\n")
@@ -173,7 +169,8 @@ func TestRealSystem(t *testing.T) {
 			continue
 		}
 		for _, k := range []fact{f.ControlSet, f.HostName, f.ProductType, f.Architecture, f.InstallLanguage, f.UpgradeTraces, f.GuestTools, f.AutoMountOff,
-			f.RealTimeIsUniversal, f.FirewallPublic, f.DHCPClientStart, f.Adapters} {
+			f.RealTimeIsUniversal, f.FirewallPublic, f.DHCPClientStart, f.Adapters, f.CodeIntegrity, f.CredentialGuard, f.CloudDomains, f.WindowsUpdateStart,
+			f.ModulesInstallerStart, f.PendingRenames, f.ShutDown, f.GeneralizationState, f.DefaultControlSet, f.TPM, f.HibernateEnabled, f.FastStartup, f.LetterD, f.BitLocker} {
 			out.WriteString(detailed(evidence(k)))
 		}
 		for _, a := range f.Adapters.Value {
@@ -184,6 +181,47 @@ func TestRealSystem(t *testing.T) {
 		}
 	}
 	golden(t, "testdata/realsystem.txt", out.String())
+}
+
+// closed makes a hive's sequence numbers equal, as if it had been closed, and its checksum right.
+func closed(hive []byte) []byte {
+	copy(hive[8:12], hive[4:8])
+	sum := uint32(0)
+	for i := 0; i < 508; i += 4 {
+		sum ^= binary.LittleEndian.Uint32(hive[i:])
+	}
+	binary.LittleEndian.PutUint32(hive[508:], sum)
+	return hive
+}
+
+// TestRealSecurity reads the security authority's hive of a Windows in a workgroup, which keeps a secret of automatic sign-in from its
+// own set-up, and the boot configuration of a machine with one Windows.
+func TestRealSecurity(t *testing.T) {
+	s := onHives{fit(t), map[windows.Hive]*registry.Hive{}}
+	raw := realHive(t, "SECURITY")
+	if !s.load(t, windows.Security, raw) || !s.load(t, windows.BCD, realHive(t, "BCD")) {
+		t.Fatal("SECURITY or BCD does not open")
+	}
+	if f := Collect(context.Background(), s); f.Domain.OK() { // its logs were not kept
+		t.Errorf("a stale hive tells of domain %+v", f.Domain)
+	}
+	if !s.load(t, windows.Security, closed(raw)) {
+		t.Fatal("SECURITY does not open as if closed")
+	}
+	f := Collect(context.Background(), s)
+	if !f.Domain.OK() || f.Domain.Value != "" || !f.AutoLogonSecret.OK() || !f.AutoLogonSecret.Value {
+		t.Errorf("domain %+v, secret %+v", f.Domain, f.AutoLogonSecret)
+	}
+	if !f.BootEntries.OK() || len(f.BootEntries.Value) != 1 {
+		t.Errorf("the boot manager offers %+v", f.BootEntries)
+	}
+	rep := Run(f, Options{})
+	var out strings.Builder
+	for _, code := range []string{"DomainJoined", "AutoLogonPasswordLeft", "MultipleBootPartition"} {
+		fd := find(t, rep, code)
+		out.WriteString(code + " " + string(fd.Outcome) + ": " + fd.Because + "\n" + detailed(fd.Evidence))
+	}
+	golden(t, "testdata/realsecurity.txt", out.String())
 }
 
 // detailed is the evidence with what it says beside its text.
@@ -215,7 +253,7 @@ func TestTruncatedHives(t *testing.T) {
 				`[SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon]`+"\n"+`"AutoAdminLogon"="1"`)
 		}
 		before := Run(Collect(context.Background(), m), Options{})
-		for _, hive := range []windows.Hive{windows.SystemHive, windows.Software, windows.SAM, windows.Default} {
+		for _, hive := range []windows.Hive{windows.SystemHive, windows.Software, windows.SAM, windows.Default, windows.Security, windows.BCD} {
 			file, err := registry.Build(m.root.Key(string(hive)), registry.BuildOptions{})
 			if err != nil {
 				t.Fatal(err)

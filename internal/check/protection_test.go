@@ -64,6 +64,7 @@ var protectionCases = []testCase{
 	{"pcoip agent, uninstaller unread", both(reg(`[SYSTEM\ControlSet001\Services\PCoIPAgent]`), broken("c:/Program Files (x86)/Teradici/PCoIP Agent/uninst.exe")), Options{}, "PCoIPAgentInstalled", Fail, ""},
 
 	{"7-Zip", reg(`[` + unins + `\7-Zip]` + "\n" + `"DisplayName"="7-Zip 23.01"`), Options{}, "AdditionalSoftwareInstalled", Warn, "7-Zip 23.01"},
+	{"7-Zip at ingestion", reg(`[` + unins + `\7-Zip]` + "\n" + `"DisplayName"="7-Zip 23.01"`), Options{Ingestion: true}, "AdditionalSoftwareInstalled", NotApplicable, ""},
 	{"7-Zip twice", reg(`[` + unins + `\7-Zip]` + "\n" + `"DisplayName"="7-Zip 23.01"` + "\n" + `[` + wow + `\7-Zip]` + "\n" + `"DisplayName"="7-Zip 23.01"`), Options{}, "AdditionalSoftwareInstalled", Warn, "Windows: 7-Zip 23.01."},
 	{"OneDrive comes with Windows", reg(`[` + unins + `\OneDriveSetup.exe]` + "\n" + `"DisplayName"="Microsoft OneDrive"`), Options{}, "AdditionalSoftwareInstalled", Pass, ""},
 	{"Office has a check of its own", reg(`[` + unins + `\{90160000-0011-0000-1000-0000000FF1CE}]` + "\n" + `"DisplayName"="Microsoft Office Professional Plus 2016"`), Options{}, "AdditionalSoftwareInstalled", Pass, ""},

@@ -60,6 +60,8 @@ var servicingCases = []testCase{
 	{"shut down on the update day", stopped(on(2020, 10, 13)), Options{}, "UpdatesNotCurrent", Warn, "the cumulative update of 13 October 2020 is missing"},
 	{"after the release's last updates", both(stopped(on(2023, 6, 1)), reg(`[`+pkg+`]`+"\n"+`"InstallTimeHigh"=dword:01d7f500`)), Options{}, "UpdatesNotCurrent", Pass, "came out on 14 December 2021"},
 	{"after the release's last updates, without them", stopped(on(2023, 6, 1)), Options{}, "UpdatesNotCurrent", Warn, "the cumulative update of 14 December 2021 is missing"},
+	{"never updated, at ingestion", gone(pkg), Options{Ingestion: true}, "UpdatesNotCurrent", NotApplicable, ""},
+	{"a password left behind, at ingestion", reg(`[SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon]` + "\n" + `"DefaultPassword"="Pa55word!"`), Options{Ingestion: true}, "AutoLogonPasswordLeft", NotApplicable, ""},
 	{"never updated", gone(pkg), Options{}, "UpdatesNotCurrent", Warn, "ever installed"},
 	{"superseded", reg(`[` + pkg + `]` + "\n" + `"CurrentState"=dword:50`), Options{}, "UpdatesNotCurrent", Warn, "ever installed"},
 	{"installed at no time", reg(`[` + pkg + `]` + "\n" + `"InstallTimeHigh"=dword:ffffffff`), Options{}, "UpdatesNotCurrent", Warn, "ever installed"},

@@ -83,7 +83,10 @@ func judgeAutoLogon(f *Facts, _ Params) Verdict {
 	return pass("Automatic sign-in is off."+left, f.AutoLogon, f.AutoLogonPassword)
 }
 
-func judgeAutoLogonPassword(f *Facts, _ Params) Verdict {
+func judgeAutoLogonPassword(f *Facts, p Params) Verdict {
+	if p.Ingestion {
+		return notRefused(f.AutoLogonPassword)
+	}
 	if v, no := missing(f.AutoLogonPassword); no {
 		return v
 	}

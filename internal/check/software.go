@@ -254,6 +254,9 @@ var withWindows = []string{
 
 func judgeSoftware(f *Facts, p Params) Verdict {
 	on := []fact{f.Programs, f.Programs32}
+	if p.Ingestion {
+		return notRefused(on...)
+	}
 	allowed := slices.Clone(withWindows)
 	for _, name := range p.Profile.AllowedPrograms.Value {
 		allowed = append(allowed, strings.ToLower(name))

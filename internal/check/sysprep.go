@@ -235,7 +235,10 @@ func judgeSysprepErrors(f *Facts, _ Params) Verdict {
 	return pass("No run of Sysprep has left an error.", f.SysprepErrors)
 }
 
-func judgeDefaultProfile(f *Facts, _ Params) Verdict {
+func judgeDefaultProfile(f *Facts, p Params) Verdict {
+	if p.Ingestion {
+		return notRefused(f.DefaultProfile)
+	}
 	if v, no := missing(f.DefaultProfile); no {
 		return v
 	}
@@ -245,7 +248,10 @@ func judgeDefaultProfile(f *Facts, _ Params) Verdict {
 	return pass("In C:\\Users\\Default no file was found that Windows does not put there.", f.DefaultProfile)
 }
 
-func judgeChecker(f *Facts, _ Params) Verdict {
+func judgeChecker(f *Facts, p Params) Verdict {
+	if p.Ingestion {
+		return notRefused(f.CheckerStatus)
+	}
 	if v, no := missing(f.CheckerStatus); no {
 		return v
 	}

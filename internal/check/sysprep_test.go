@@ -55,6 +55,8 @@ var sysprepCases = []testCase{
 		}
 	}), Options{}, "DefaultProfileCustomized", Warn, "and 1"},
 
+	{"a file on the desktop, at ingestion", file("Users/Default/Desktop/Intranet.url", "x"), Options{Ingestion: true}, "DefaultProfileCustomized", NotApplicable, "ingestion does not refuse"},
+	{"checker failed, at ingestion", reg(`[SOFTWARE\Amazon\BYOLChecker]` + "\n" + `"status"="fail"`), Options{Ingestion: true}, "BYOLCheckerFailed", NotApplicable, ""},
 	{"checker failed", reg(`[SOFTWARE\Amazon\BYOLChecker]` + "\n" + `"status"="fail"`), Options{}, "BYOLCheckerFailed", Warn, "ended with fail"},
 	{"checker not run", gone(`SOFTWARE\Amazon`), Options{}, "BYOLCheckerFailed", NotApplicable, "was not run"},
 	{"checker unread", broken(`SOFTWARE\Amazon\BYOLChecker\status`), Options{}, "BYOLCheckerFailed", Unknown, "bad cell"},
