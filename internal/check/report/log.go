@@ -7,7 +7,6 @@ import (
 	"unicode/utf16"
 
 	"berth/internal/check"
-	"berth/internal/windows"
 )
 
 // File is a file to be written: its bare name and what is in it.
@@ -123,7 +122,10 @@ func newImageInfo(f *check.Facts, r check.Report) imageInfo {
 	if f.SystemVolume.OK() {
 		i.Free = &f.SystemVolume.Value.FreeBytes
 	}
-	i.Domain = unmet(r, "DomainJoined")
+	if f.Domain.OK() {
+		joined := f.Domain.Value != ""
+		i.Domain = &joined
+	}
 	i.Firewall.Type = "Public"
 	i.Firewall.TurnedOn = known(f.FirewallPublic)
 	i.VMWareTools = unmet(r, "VMWareToolsInstalled")
@@ -135,9 +137,12 @@ func newImageInfo(f *check.Facts, r check.Report) imageInfo {
 			i.Partitions = append(i.Partitions, imagePart{
 				Disk: d.Name, Number: p.Number, Bytes: p.Length, Scheme: string(d.Scheme), FileSystem: p.FileSystem, Bootable: p.Bootable,
 			})
-			if p.Role == windows.RoleSystem {
-				i.Drives = append(i.Drives, "C:")
-			}
+		}
+	}
+	if f.SystemVolume.OK() && f.Drives.OK() {
+		i.Drives = []string{"C: (fixed)"}
+		for _, d := range f.Drives.Value {
+			i.Drives = append(i.Drives, strings.TrimSpace(d.Letter+" ("+string(d.Kind)+")"))
 		}
 	}
 	return i

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"regexp"
 	"slices"
@@ -312,6 +313,7 @@ func TestLogs(t *testing.T) {
 	f.BYOLAccountFlags = check.Known[uint16]{Value: 0x0211, From: known(true).From}
 	f.Adapters = check.Known[[]check.Adapter]{Value: []check.Adapter{{Installed: true, DHCP: true}, {DHCP: false}}, From: known(true).From}
 	f.SystemVolume = check.Known[windows.Volume]{Value: windows.Volume{FreeBytes: 21 << 30}, From: known(true).From}
+	f.Drives = check.Known[[]windows.Drive]{Value: []windows.Drive{{Kind: windows.CDDrive, Letter: "D:"}}, From: known(true).From}
 	files := Logs(unfit(), f, subject())
 	if len(files) != 2 || files[0].Name != "BYOLPrevalidationlog2026-11-23_070509.txt" || files[1].Name != "ImageInfo.text" {
 		t.Fatalf("files %v", files)
@@ -328,6 +330,7 @@ func TestLogs(t *testing.T) {
 	account := info["WorkSpaces_BYOLAccount"].(map[string]any)
 	for what, is := range map[string]bool{
 		"account is disabled": account["Disabled"] == true, "account is there": account["Exists"] == true, "DHCP": info["NetworkAdapterUsingDHCP"] == true,
+		"drives": fmt.Sprint(info["Drives"]) == "[C: (fixed) D: ("+string(windows.CDDrive)+")]", "no partitions": info["Partitions"] == nil,
 		"free": info["FreeSpaceOnCDrive"] == float64(21<<30), "domain unknown": info["partOfDomain"] == nil, "VMware Tools": info["VMWareToolsInstalled"] == true,
 		"auto-logon": info["AutoLogonTurnedOn"] == true, "universal": info["RealTimeIsUniversal"] == false, "firewall unknown": info["Firewall"].(map[string]any)["TurnedOn"] == nil,
 	} {
