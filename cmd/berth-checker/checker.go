@@ -130,10 +130,13 @@ func newChecker(vm machine, now func() time.Time, folder string) *checker {
 	}
 }
 
-// tests are all rows in one state.
+// tests are the rows of the table in one state, but for those that concern another operation than the import of this Windows.
 func tests(state string) []test {
 	var list []test
 	for _, row := range check.Checks() {
+		if row.Operation != "" {
+			continue
+		}
 		list = append(list, test{Code: row.Code, Title: row.Title, State: state, Source: row.Source})
 	}
 	return list
@@ -223,8 +226,12 @@ func (c *checker) run(ctx context.Context, opt check.Options) error {
 	}
 	rep := check.Run(facts, opt)
 	at := c.now()
-	for i, f := range rep.Findings {
+	for _, f := range rep.Findings {
 		c.update(func(s *state) {
+			i := slices.IndexFunc(s.Tests, func(t test) bool { return t.Code == f.Code })
+			if i < 0 {
+				return
+			}
 			t := &s.Tests[i]
 			t.State, t.Because, t.Remedy, t.Fixable = stateOf[f.Outcome], f.Because, f.Remedy, f.Fix != nil
 			for _, e := range f.Evidence {
@@ -301,8 +308,12 @@ func (c *checker) fix(ctx context.Context, plan string) error {
 		return err
 	}
 	c.update(func(s *state) { s.Done, s.Troubles = nil, nil })
+	made := map[string]bool{} // two findings may want the same
 	for _, f := range fixes {
 		for i, change := range f.Changes {
+			if made[f.Steps[i]] {
+				continue
+			}
 			if err := ctx.Err(); err != nil {
 				c.update(func(s *state) { s.Phase = phaseChecked })
 				return err
@@ -311,6 +322,7 @@ func (c *checker) fix(ctx context.Context, plan string) error {
 				c.trouble(fmt.Sprintf("%s: %s: %s", f.Code, f.Steps[i], check.Printable(err.Error())))
 				continue
 			}
+			made[f.Steps[i]] = true
 			c.update(func(s *state) { s.Done = append(s.Done, f.Steps[i]) })
 		}
 	}
@@ -343,7 +355,8 @@ func (c *checker) sysprep(ctx context.Context) error {
 		return err
 	}
 	c.update(func(s *state) { s.Sysprep = nil })
-	if err := c.vm.Sysprep(ctx, answer); err != nil {
+	// Once begun it is not broken off: a Windows that is half generalised is of no use.
+	if err := c.vm.Sysprep(context.WithoutCancel(ctx), answer); err != nil {
 		c.update(func(s *state) {
 			s.Phase = phaseChecked
 			s.Sysprep = &sysprepState{Error: check.Printable(err.Error())}

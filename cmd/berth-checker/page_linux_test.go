@@ -155,7 +155,7 @@ func shot(t *testing.T, ctx context.Context, name string) {
 	if folder == "" {
 		return
 	}
-	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ function show(s) {
   $("fix").disabled = !idle || fixes.length === 0;
   $("profile").disabled = $("process").disabled = $("office").disabled = !idle;
   $("sysprep").disabled = $("remove").disabled = !idle;
-  $("close").disabled = over;
+  $("close").disabled = over || s.phase === "sysprep";
 
   status(s);
   list($("troubles"), s.troubles || [], (t) => make("p", {}, t));
@@ -77,7 +77,10 @@ function rows(s) {
   const tests = s.tests.map((t, i) => ({ ...t, i }));
   if (s.phase !== "checking" && s.phase !== "ready") tests.sort((a, b) => (rank[a.state] ?? 9) - (rank[b.state] ?? 9) || a.i - b.i);
   const focused = document.activeElement && document.activeElement.dataset.info;
-  $("tests").replaceChildren(...tests.map(row));
+  const applies = tests.filter((t) => t.state !== "NOT APPLICABLE");
+  $("tests").replaceChildren(...applies.map(row));
+  list($("others").querySelector("ul"), tests.filter((t) => t.state === "NOT APPLICABLE"), row, $("others"));
+  $("others-count").textContent = tests.length - applies.length;
   if (focused) document.querySelector(`[data-info="${CSS.escape(focused)}"]`)?.focus();
 }
 

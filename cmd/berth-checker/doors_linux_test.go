@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"berth/internal/check"
+	"berth/internal/windows"
+	"berth/internal/windows/live"
+)
+
+// standIn is a machine's disk that does as if it ran: what is done to it is written down, and fails where it is told to.
+type standIn struct {
+	windows.System
+	mu    sync.Mutex
+	did   []string
+	fails map[string]error
+	block chan struct{} // where set, every change waits for it
+}
+
+func (m *standIn) do(what string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.did = append(m.did, what)
+	return m.fails[what]
+}
+
+func (m *standIn) times(what string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, d := range m.did {
+		if strings.HasPrefix(d, what) {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *standIn) Apply(ctx context.Context, c windows.Change) error {
+	if m.block != nil {
+		select {
+		case <-m.block:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return m.do("apply " + c.String())
+}
+func (m *standIn) HoldUpdates(context.Context) error     { return m.do("hold") }
+func (m *standIn) KeepUpdatesOff() error                 { return m.do("keep") }
+func (m *standIn) ReleaseUpdates() (bool, error)         { return false, m.do("release") }
+func (m *standIn) Sysprep(context.Context, []byte) error { return m.do("sysprep") }
+func (m *standIn) HasAccount(string) (bool, error)       { return true, m.do("account") }
+func (m *standIn) RemoveAccount(string) error            { return m.do("remove") }
+func (m *standIn) Locales() (live.Locales, error) {
+	return live.Locales{System: "en-US", User: "de-DE"}, m.do("locales")
+}
+
+// stage is a page with a stand-in behind it, and a browser's worth of client.
+type stage struct {
+	m      *standIn
+	c      *checker
+	p      *page
+	server *httptest.Server
+	client *http.Client // knows the page
+	ended  chan struct{}
+	work   sync.WaitGroup
+}
+
+func newStage(t *testing.T, machine string) *stage {
+	t.Helper()
+	_, sys := phonyMachine(t, loadText(t, machine))
+	s := &stage{m: &standIn{System: sys, fails: map[string]error{}}, ended: make(chan struct{})}
+	s.c = newChecker(s.m, time.Now, t.TempDir())
+	if err := s.c.open(); err != nil {
+		t.Fatal(err)
+	}
+	profile, _ := check.ProfileByName("")
+	s.server = httptest.NewUnstartedServer(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	s.p = newPage(s.c, check.Options{Profile: profile, Process: check.DefaultProcess}, s.server.Listener.Addr(), sync.OnceFunc(func() { close(s.ended) }), func(do func(context.Context)) { s.work.Go(func() { do(ctx) }) })
+	s.server.Config.Handler = s.p.handler()
+	s.server.Start()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.client = &http.Client{Jar: jar}
+	t.Cleanup(func() {
+		cancel()
+		s.work.Wait()
+		s.server.CloseClientConnections()
+		s.server.Close()
+	})
+	r, err := s.client.Get(s.p.URL())
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatal(r, err)
+	}
+	r.Body.Close()
+	return s
+}
+
+// post sends what the page would.
+func (s *stage) post(t *testing.T, path, body string) (int, string) {
+	t.Helper()
+	r, err := s.client.Post(s.server.URL+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+// until waits for a state.
+func (s *stage) until(t *testing.T, what string, is func(state) bool) state {
+	t.Helper()
+	end := time.After(20 * time.Second)
+	for {
+		now, changed := s.c.watch()
+		if is(now) {
+			return now
+		}
+		select {
+		case <-changed:
+		case <-end:
+			t.Fatalf("%s does not come; it is %s", what, now.Phase)
+		}
+	}
+}
+
+const testThis = `{"profile":"seed-2020","process":"BYOL_REGULAR","office":false}`
+
+// TestStrangersAreRefused: without the token, by another host's name, from another site.
+func TestStrangersAreRefused(t *testing.T) {
+	s := newStage(t, unfit)
+	base, err := url.Parse(s.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := s.client.Jar.Cookies(base)
+	if len(good) != 1 {
+		t.Fatalf("cookies %v", good)
+	}
+	for _, c := range []struct {
+		name, method, path string
+		change             func(*http.Request)
+		status             int
+	}{
+		{"no cookie", "GET", "/", func(r *http.Request) { r.Header.Del("Cookie") }, http.StatusForbidden},
+		{"no cookie", "GET", "/events", func(r *http.Request) { r.Header.Del("Cookie") }, http.StatusForbidden},
+		{"no cookie", "POST", "/sysprep", func(r *http.Request) { r.Header.Del("Cookie") }, http.StatusForbidden},
+		{"another token", "GET", "/", func(r *http.Request) { r.Header.Set("Cookie", cookieName+"=AAAAAAAAAAAAAAAAAAAAAAAAAA") }, http.StatusForbidden},
+		{"another token", "GET", "/enter/AAAAAAAAAAAAAAAAAAAAAAAAAA", func(*http.Request) {}, http.StatusForbidden},
+		{"another host's name", "GET", "/", func(r *http.Request) { r.Host = "evil.example" }, http.StatusMisdirectedRequest},
+		{"localhost", "GET", "/", func(r *http.Request) { r.Host = "localhost:" + base.Port() }, http.StatusMisdirectedRequest},
+		{"another host's name", "GET", "/enter/" + s.p.token, func(r *http.Request) { r.Host = "evil.example:" + base.Port() }, http.StatusMisdirectedRequest},
+		{"another site", "POST", "/check", func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }, http.StatusForbidden},
+		{"another site", "POST", "/close", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, http.StatusForbidden},
+		{"another port", "POST", "/close", func(r *http.Request) { r.Header.Set("Origin", "http://127.0.0.1:1") }, http.StatusForbidden},
+		{"a change by GET", "GET", "/sysprep", func(*http.Request) {}, http.StatusMethodNotAllowed},
+		{"no JSON", "POST", "/check", func(*http.Request) {}, http.StatusBadRequest},
+		{"who belongs here", "GET", "/", func(*http.Request) {}, http.StatusOK},
+		{"who belongs here", "GET", "/page/checker.js", func(*http.Request) {}, http.StatusOK},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, s.server.URL+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.AddCookie(good[0])
+		c.change(r)
+		answer, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if answer.StatusCode != c.status {
+			t.Errorf("%s, %s %s: %s", c.name, c.method, c.path, answer.Status)
+		}
+		if answer.StatusCode != http.StatusOK && strings.Contains(string(b), s.p.token) {
+			t.Errorf("%s, %s %s tells the token", c.name, c.method, c.path)
+		}
+		if csp := answer.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
+			t.Errorf("%s, %s %s: policy %q", c.name, c.method, c.path, csp)
+		}
+	}
+	if n := s.m.times("hold") + s.m.times("sysprep"); n != 0 {
+		t.Errorf("strangers did %v", s.m.did)
+	}
+	if good := s.client.Jar.Cookies(base)[0]; good.Value != s.p.token {
+		t.Error("another cookie")
+	}
+	select {
+	case <-s.ended:
+		t.Error("a stranger has ended it")
+	default:
+	}
+}
+
+// TestNothingWithoutConsent: Sysprep wants a fit machine and a snapshot, a fix wants the plan that was shown, the account its name.
+func TestNothingWithoutConsent(t *testing.T) {
+	s := newStage(t, unfit)
+	for _, c := range []struct {
+		path, body string
+		status     int
+	}{
+		{"/fix", `{"plan":""}`, http.StatusConflict},
+		{"/fix", `{"plan":"0123"}`, http.StatusConflict},
+		{"/sysprep", `{"snapshot":false}`, http.StatusConflict},
+		{"/sysprep", `{"snapshot":true}`, http.StatusConflict}, // nothing has passed yet
+		{"/account/remove", `{"account":"Administrator"}`, http.StatusBadRequest},
+		{"/check", `{"profile":"1999","process":"BYOL_REGULAR"}`, http.StatusBadRequest},
+		{"/check", `{"profile":"seed-2020","process":"BYOL_REGULAR","more":1}`, http.StatusBadRequest},
+		{"/check", `{"profile":"` + strings.Repeat("x", maxBody) + `"}`, http.StatusBadRequest},
+	} {
+		if status, say := s.post(t, c.path, c.body); status != c.status || say == "" {
+			t.Errorf("%s %.60s: %d %s", c.path, c.body, status, say)
+		}
+	}
+	if len(s.m.did) != 3 { // release, locales, account: what it does at the start
+		t.Errorf("it did %q", s.m.did)
+	}
+	if status, say := s.post(t, "/account/remove", `{"account":"WorkSpaces_BYOL"}`); status != http.StatusNoContent || s.m.times("remove") != 1 {
+		t.Errorf("the account: %d %s", status, say)
+	}
+}
+
+// TestSitting goes through tests and fixes: what fails is told, a second request waits for nobody, the end puts Windows Update back.
+func TestSitting(t *testing.T) {
+	s := newStage(t, unfit)
+	s.m.fails["hold"] = errors.New("access is denied\x1b[2J")
+	if status, say := s.post(t, "/check", testThis); status >= 300 {
+		t.Fatal(status, say)
+	}
+	now := s.until(t, "the end of the tests", func(s state) bool { return s.Phase == phaseChecked })
+	if now.Fit || len(now.Fixes) == 0 || len(now.Troubles) != 1 || !strings.Contains(now.Troubles[0], `access is denied\x1b[2J`) {
+		t.Errorf("fit %v, fixes %v, troubles %q", now.Fit, now.Fixes, now.Troubles)
+	}
+	for _, test := range now.Tests {
+		if test.State == toBeTested || test.State == checking || test.Because == "" {
+			t.Errorf("%s is %s because %q", test.Code, test.State, test.Because)
+		}
+		if test.State != passed && test.State != notApplicable && test.Remedy == "" {
+			t.Errorf("%s is %s, and nothing says what to do", test.Code, test.State)
+		}
+	}
+	first := now.Fixes[0].Steps[0]
+	s.m.fails["apply "+first] = errors.New("it is locked")
+	s.m.block = make(chan struct{})
+	if status, say := s.post(t, "/fix", `{"plan":"`+now.Plan+`"}`); status != http.StatusAccepted {
+		t.Fatal(status, say)
+	}
+	if status, _ := s.post(t, "/check", testThis); status != http.StatusConflict {
+		t.Errorf("tests while changes are made: %d", status)
+	}
+	if status, _ := s.post(t, "/fix", `{"plan":"`+now.Plan+`"}`); status != http.StatusConflict {
+		t.Errorf("changes while changes are made: %d", status)
+	}
+	if status, _ := s.post(t, "/account/remove", `{"account":"WorkSpaces_BYOL"}`); status != http.StatusConflict {
+		t.Errorf("the account while changes are made: %d", status)
+	}
+	close(s.m.block)
+	after := s.until(t, "the tests after the changes", func(s state) bool { return s.Phase == phaseChecked })
+	if len(after.Done) == 0 || len(after.Troubles) < 1 || !strings.Contains(strings.Join(after.Troubles, "\n"), "it is locked") {
+		t.Errorf("done %q, troubles %q", after.Done, after.Troubles)
+	}
+	for _, done := range after.Done {
+		if done == first {
+			t.Errorf("%q failed, and is said to be done", first)
+		}
+	}
+	if s.m.times("keep") != 0 {
+		t.Error("Windows Update stays off although the machine is not fit")
+	}
+
+	// The events tell it, to the end.
+	r, err := s.client.Get(s.server.URL + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if status, _ := s.post(t, "/close", "{}"); status != http.StatusNoContent {
+		t.Errorf("close: %d", status)
+	}
+	<-s.ended
+	released := s.m.times("release")
+	if err := s.c.close(); err != nil || s.m.times("release") != released+1 {
+		t.Errorf("at the end: %v, %q", err, s.m.did)
+	}
+	var last state
+	lines := bufio.NewScanner(r.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+			if err := json.Unmarshal([]byte(data), &last); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if last.Phase != phaseCancelled {
+		t.Errorf("the last that the page hears is %s", last.Phase)
+	}
+	if status, _ := s.post(t, "/check", testThis); status != http.StatusConflict {
+		t.Errorf("tests after the end: %d", status)
+	}
+}
+
+// TestLeftover: what an earlier run turned off and cannot be put back is not passed over.
+func TestLeftover(t *testing.T) {
+	m := &standIn{fails: map[string]error{"release": errors.New("access is denied")}}
+	if err := newChecker(m, time.Now, t.TempDir()).open(); err == nil || !strings.Contains(err.Error(), "access is denied") {
+		t.Errorf("%v", err)
+	}
+}
