@@ -88,26 +88,31 @@ func (s *System) Patch(at time.Time, changes ...windows.Change) ([]disk.Patch, e
 // Diff tells what the changes would alter, in their order; values that are as they should be already are left out. A value that several
 // changes set has its last one's data. Errors are those of Patch that can be told without editing.
 func (s *System) Diff(changes ...windows.Change) ([]Difference, error) {
-	var out []Difference
+	var out []*Difference
+	seen := map[string]*Difference{}
 	for _, c := range changes {
 		list, err := s.differences(c)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c, err)
 		}
 		for _, d := range list {
-			same := func(e Difference) bool {
-				return e.Hive == d.Hive && registry.EqualNames(e.Key, d.Key) && registry.EqualNames(e.Name, d.Name)
+			id := strings.ToUpper(string(d.Hive) + `\` + d.Key + "\x00" + d.Name)
+			if before := seen[id]; before != nil {
+				d.Old = before.Old
+				*before = Difference{}
 			}
-			if i := slices.IndexFunc(out, same); i >= 0 {
-				d.Old = out[i].Old
-				out = slices.Delete(out, i, i+1)
-			}
-			out = append(out, d)
+			seen[id] = &d
+			out = append(out, &d)
 		}
 	}
-	return slices.DeleteFunc(out, func(d Difference) bool {
-		return d.Old == nil && d.New == nil || d.Old != nil && d.New != nil && d.Old.Type == d.New.Type && bytes.Equal(d.Old.Data, d.New.Data)
-	}), nil
+	var altered []Difference
+	for _, d := range out {
+		same := d.Old != nil && d.New != nil && d.Old.Type == d.New.Type && bytes.Equal(d.Old.Data, d.New.Data)
+		if !same && (d.Old != nil || d.New != nil) {
+			altered = append(altered, *d)
+		}
+	}
+	return altered, nil
 }
 
 // differences are those of one change, with those that change nothing.

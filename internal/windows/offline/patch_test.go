@@ -260,6 +260,16 @@ func TestPatchNeedsGuest(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
+	// The last of several changes of one value counts.
+	auto := func(text string) windows.Change {
+		return windows.SetValue{Hive: windows.Software, Key: winlogon, Value: registry.NewSZ("autoADMINlogon", text)}
+	}
+	if d, err := s.Diff(auto("5"), mending[0], auto("7")); err != nil || len(d) != 3 || d[2].Old.String() != `"1" (REG_SZ)` || d[2].New.String() != `"7" (REG_SZ)` {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if d, err := s.Diff(auto("5"), auto("1")); err != nil || len(d) != 0 {
+		t.Errorf("%+v, %v", d, err)
+	}
 	if _, err := s.Patch(mended, windows.SetValue{Hive: windows.Software, Key: `No\Such\Key`, Value: registry.NewDWORD("x", 1)}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}

@@ -12,8 +12,12 @@ import (
 // editor is a hive in memory with pages of its own to write on. Every cell in use that can be reached is known to have one owner.
 type editor struct {
 	*Hive
-	free []freeCell
+	free  []freeCell
+	steps int64 // free cells that were looked at
 }
+
+// maxSteps bounds the free cells that are looked at: many edits of a hive that is nothing but free cells would take hours.
+const maxSteps = 1 << 31
 
 type freeCell struct {
 	off  uint32
@@ -257,6 +261,9 @@ func (e *editor) write(off uint32, at int64, b []byte) error {
 
 // allocate makes a cell of the smallest free one that is large enough.
 func (e *editor) allocate(data []byte) (uint32, error) {
+	if err := e.step(); err != nil {
+		return 0, err
+	}
 	need := int64(len(data)+cellHeader+7) &^ 7
 	best := -1
 	for i, f := range e.free {
@@ -289,6 +296,9 @@ func (e *editor) release(c cell) error {
 	if c.size == 0 {
 		return nil
 	}
+	if err := e.step(); err != nil {
+		return err
+	}
 	x := freeCell{c.off, c.size + cellHeader}
 	wiped := x.size
 	e.free = slices.DeleteFunc(e.free, func(f freeCell) bool {
@@ -308,4 +318,12 @@ func (e *editor) release(c cell) error {
 		return err
 	}
 	return e.pages.write(baseSize+int64(x.off), le.AppendUint32(nil, uint32(x.size)))
+}
+
+// step counts a look at all free cells.
+func (e *editor) step() error {
+	if e.steps += int64(len(e.free)); e.steps > maxSteps {
+		return fmt.Errorf("the hive has %d free cells: too many for so many edits", len(e.free))
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"berth/internal/windows"
@@ -194,8 +195,15 @@ func verify(r io.ReaderAt, size int64, edits []Edit) error {
 	if err != nil {
 		return err
 	}
+	last := map[string]int{}
+	of := func(x Edit) string {
+		return foldName(strings.Join(splitPath(x.Key), `\`)) + "\x00" + foldName(x.Value.Name)
+	}
 	for i, x := range edits {
-		if slices.ContainsFunc(edits[i+1:], func(y Edit) bool { return EqualNames(x.Key, y.Key) && EqualNames(x.Value.Name, y.Value.Name) }) {
+		last[of(x)] = i
+	}
+	for i, x := range edits {
+		if last[of(x)] != i {
 			continue
 		}
 		v, err := valueAt(root, x.Key, x.Value.Name)

@@ -230,6 +230,14 @@ func TestPatchRefuses(t *testing.T) {
 	if _, err := openBytes(t, bad).Patch(Edit{Key: "", Value: NewDWORD("v", 1)}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a hive with a bad hbin: %v", err)
 	}
+	e, err := newEditor(openBytes(t, b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.steps = maxSteps
+	if _, err := e.edit(Edit{Key: "k", Value: NewDWORD("more", 1)}); err == nil || !strings.Contains(err.Error(), "too many for so many edits") {
+		t.Errorf("work without end: %v", err)
+	}
 	dirty, _ := dirtyHive(t)
 	if _, err := openBytes(t, dirty).Patch(Edit{Key: "k", Value: NewDWORD("v", 1)}); err == nil || !strings.Contains(err.Error(), "not cleanly closed") {
 		t.Errorf("a stale hive: %v", err)
