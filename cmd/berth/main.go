@@ -41,6 +41,7 @@ type cli struct {
 	Reg     regCmd     `cmd:"" help:"Print a registry key inside an exported VM."`
 	Convert convertCmd `cmd:"" help:"Write the disk of an exported VM as a sparse raw disk."`
 	Sample  sampleCmd  `cmd:"" help:"Make a sample of an exported VM, to try things out. It is not Windows."`
+	Images  imagesCmd  `cmd:"" help:"The disks that the service keeps: list, verify, collect."`
 	Admin   adminCmd   `cmd:"" help:"What AWS has no command for: directories, users, access keys, screenshots."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -61,7 +62,7 @@ func newParser(c *cli) (*kong.Kong, error) {
 		kong.Vars{"profiles": strings.Join(check.ProfileNames(), ", "), "profile": check.DefaultProfile, "processes": processNames(), "process": string(check.DefaultProcess), "formats": formatNames(false), "copyFormats": formatNames(true), "sample": phony.Base, "samples": sampleNames()},
 		kong.ShortUsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 80}),
-		kong.ExplicitGroups([]kong.Group{{Key: "account", Title: "The account:"}, {Key: "network", Title: "Network:"}, {Key: "machines", Title: "Desktops:"}, {Key: "log", Title: "Log:"}}),
+		kong.ExplicitGroups([]kong.Group{{Key: "account", Title: "The account:"}, {Key: "network", Title: "Network:"}, {Key: "imports", Title: "Imports:"}, {Key: "machines", Title: "Desktops:"}, {Key: "log", Title: "Log:"}}),
 		kong.Exit(func(code int) { os.Exit(min(code, 2)) }), // a wrong command line is 2, as what cannot be read
 	)
 }

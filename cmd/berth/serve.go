@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +45,16 @@ type serveCmd struct {
 	S3Endpoint  string        `name:"s3-endpoint" help:"Read uploads from this S3-compatible endpoint instead of from the built-in buckets." group:"network" env:"BERTH_S3_ENDPOINT" placeholder:"URL"`
 	S3AccessKey string        `name:"s3-access-key" help:"Access key id for it." group:"network" env:"BERTH_S3_ACCESS_KEY" placeholder:"ID"`
 	S3SecretKey awsapi.Secret `name:"s3-secret-key" help:"Its secret; better given in the environment." group:"network" env:"BERTH_S3_SECRET_KEY" placeholder:"SECRET"`
+
+	ImportHosts    []string       `help:"Hosts that ImportImage may fetch https:// URLs from, HOST or HOST:PORT, separated by commas. Redirects lead nowhere else, and private addresses are refused." group:"imports" env:"BERTH_IMPORT_HOSTS" placeholder:"HOST"`
+	ImportNetworks []netip.Prefix `help:"Private networks of your own in which such hosts may be." group:"imports" env:"BERTH_IMPORT_NETWORKS" placeholder:"CIDR"`
+	ImportCA       string         `name:"import-ca" help:"A file of certificate authorities (PEM) for them, besides the system's." type:"existingfile" group:"imports" env:"BERTH_IMPORT_CA" placeholder:"FILE"`
+	ImportFolder   string         `help:"A folder that ImportImage may read file:///path URLs from; the path begins in the folder." type:"existingdir" group:"imports" env:"BERTH_IMPORT_FOLDER" placeholder:"FOLDER"`
+	ImportTime     time.Duration  `help:"How long a stage of an import may take, besides what its bytes take at the least rate." group:"imports" default:"30m" env:"BERTH_IMPORT_TIME"`
+	ImportRate     int64          `help:"The least rate, in bytes a second." group:"imports" default:"1048576" env:"BERTH_IMPORT_RATE"`
+	ImageQuota     int64          `help:"How many GiB the disks that are kept may take together; 0: as many as there is room for." group:"imports" env:"BERTH_IMAGE_QUOTA" placeholder:"GIB"`
+	KeepFree       int64          `help:"How many GiB of the data folder's file system imports leave free." group:"imports" default:"2" env:"BERTH_KEEP_FREE" placeholder:"GIB"`
+	FixImages      bool           `help:"Whether ImportWorkspaceImage mends what a powered-off disk takes. berth images list tells which images were." group:"imports" env:"BERTH_FIX_IMAGES"`
 
 	Accelerator string `help:"How desktops run: kvm, tcg (software emulation), or auto: kvm when a probe's guest runs with it." group:"machines" enum:"auto,kvm,tcg" default:"auto" env:"BERTH_ACCELERATOR"`
 	OnExit      string `help:"What becomes of running desktops when the service ends: keep (they are found again at the next start) or power-off." group:"machines" enum:"keep,power-off" default:"keep" env:"BERTH_ON_EXIT"`
@@ -105,6 +117,12 @@ func (c serveCmd) Run(ctx context.Context) error {
 	defer store.Close()
 	figures := newMetrics()
 	cfg := c.desk(driver, store, log)
+	if err := c.places(&cfg); err != nil {
+		return err
+	}
+	if folder, ok := cfg.Folder.(*s3.Folder); ok {
+		defer folder.Close()
+	}
 	cfg.Observe = figures.step
 	d, err := desk.New(ctx, cfg)
 	if err != nil {
@@ -178,6 +196,7 @@ func (c serveCmd) desk(driver compute.Driver, store *s3.Store, log *slog.Logger)
 	cfg := desk.Config{
 		DataDir: c.Data, Database: c.Database, Region: c.Region, AccountID: c.Account, Eligible: c.Eligible, Guidance: c.Guidance, EnableDelay: c.EnableDelay,
 		ReservedNetworks: c.Reserve, GraphicsAllowed: c.Graphics, Profile: c.Profile, TerminatedFor: 30 * time.Second, PowerOffOnClose: c.OnExit == "power-off",
+		StageTime: c.ImportTime, StageRate: c.ImportRate, ImageQuota: c.ImageQuota << 30, KeepFree: c.KeepFree << 30, Fix: c.FixImages,
 		Objects: store, Driver: driver, Log: log.With("part", "desk"),
 	}
 	if c.HostNetworks {
@@ -187,6 +206,36 @@ func (c serveCmd) desk(driver compute.Driver, store *s3.Store, log *slog.Logger)
 		cfg.Objects = s3.NewExternal(s3.ExternalOptions{Endpoint: c.S3Endpoint, Region: c.Region, AccessKeyID: c.S3AccessKey, SecretAccessKey: c.S3SecretKey, PathStyle: true})
 	}
 	return cfg
+}
+
+// places sets where imports come from besides buckets.
+func (c serveCmd) places(cfg *desk.Config) error {
+	if len(c.ImportHosts) > 0 {
+		web := s3.WebOptions{Hosts: c.ImportHosts, Private: c.ImportNetworks}
+		if c.ImportCA != "" {
+			pem, err := os.ReadFile(c.ImportCA)
+			if err != nil {
+				return err
+			}
+			pool, err := x509.SystemCertPool()
+			if err != nil {
+				return err
+			}
+			if !pool.AppendCertsFromPEM(pem) {
+				return fmt.Errorf("%s has no certificate in PEM", c.ImportCA)
+			}
+			web.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+		}
+		cfg.Web = s3.NewWeb(web)
+	}
+	if c.ImportFolder != "" {
+		folder, err := s3.OpenFolder(c.ImportFolder)
+		if err != nil {
+			return err
+		}
+		cfg.Folder = folder
+	}
+	return nil
 }
 
 // lockFolder makes sure that one service at a time has the data folder.

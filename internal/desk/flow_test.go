@@ -309,32 +309,11 @@ func (s scenario) settles(t *testing.T, d *Desk, host *memory.Host, x ids, want 
 
 // unsound says what is doubled, lost or left over in a desk at rest; "" when nothing is.
 func (d *Desk) unsound(t *testing.T, host *memory.Host) string {
-	ctx := t.Context()
-	for _, kind := range []struct{ dir, query string }{
-		{"imports", "SELECT '' WHERE FALSE"},
-		{"stored", "SELECT substr(digest, 8) || '.qcow2' FROM stored_images ORDER BY digest"},
-	} {
-		var want, got []string
-		if err := d.db.NewRaw(kind.query).Scan(ctx, &want); err != nil {
-			t.Fatal(err)
-		}
-		es, err := os.ReadDir(d.file(kind.dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range es {
-			got = append(got, e.Name())
-		}
-		if !slices.Equal(got, want) {
-			return fmt.Sprintf("folder %s has %v, the records say %v", kind.dir, got, want)
-		}
+	if s := d.misplaced(t); s != "" {
+		return s
 	}
+	ctx := t.Context()
 	for _, q := range []string{
-		"SELECT count(*) FROM launch_permissions",
-		"SELECT count(*) FROM import_disks WHERE digest IS NOT NULL",
-		"SELECT count(*) FROM snapshots WHERE digest IS NULL",
-		"SELECT count(*) FROM workspace_images WHERE (state = 'AVAILABLE') <> (digest IS NOT NULL)",
-		"SELECT count(*) FROM stored_images WHERE digest NOT IN (" + references + ")",
 		"SELECT count(*) FROM import_tasks t WHERE status = 'completed' AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.task_id = t.id)",
 		"SELECT count(*) FROM snapshots s WHERE NOT EXISTS (SELECT 1 FROM import_tasks t WHERE s.task_id = t.id AND t.status = 'completed')",
 		"SELECT count(*) FROM workspaces WHERE id <> (SELECT min(id) FROM workspaces)",
@@ -362,6 +341,46 @@ func (d *Desk) unsound(t *testing.T, host *memory.Host) string {
 		return fmt.Sprintf("machines are left over: %v", machines)
 	case exists && (len(machines) != 1 || machines[0].ID != id || m.Running != (machines[0].State == compute.Running)):
 		return fmt.Sprintf("wanted is %+v, there is %+v", m, machines)
+	}
+	return ""
+}
+
+// misplaced says which files no record knows, and which records have no file; "" when none.
+func (d *Desk) misplaced(t *testing.T) string {
+	ctx := t.Context()
+	for _, kind := range []struct{ dir, query string }{
+		{"imports", "SELECT '' WHERE FALSE"},
+		{"stored", "SELECT substr(digest, 8) || '.qcow2' FROM stored_images ORDER BY digest"},
+	} {
+		var want, got []string
+		if err := d.db.NewRaw(kind.query).Scan(ctx, &want); err != nil {
+			t.Fatal(err)
+		}
+		es, err := os.ReadDir(d.file(kind.dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range es {
+			got = append(got, e.Name())
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Sprintf("folder %s has %v, the records say %v", kind.dir, got, want)
+		}
+	}
+	for _, q := range []string{
+		"SELECT count(*) FROM launch_permissions",
+		"SELECT count(*) FROM import_disks WHERE digest IS NOT NULL",
+		"SELECT count(*) FROM snapshots WHERE digest IS NULL",
+		"SELECT count(*) FROM workspace_images WHERE (state = 'AVAILABLE') <> (digest IS NOT NULL)",
+		"SELECT count(*) FROM stored_images WHERE digest NOT IN (" + references + ")",
+	} {
+		var n int
+		if err := d.db.NewRaw(q).Scan(ctx, &n); err != nil {
+			t.Fatal(err)
+		}
+		if n != 0 {
+			return fmt.Sprintf("%d rows of %s", n, q)
+		}
 	}
 	return ""
 }

@@ -64,7 +64,8 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 	if err := os.MkdirAll(d.file("imports", r.ID), 0o700); err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	var total int64
+	var total, room int64
+	shares, _ := d.cfg.Objects.(interface{ Shares() bool })
 	for i := range r.Sources {
 		s := &r.Sources[i]
 		if s.FromSnapshot == "" {
@@ -73,9 +74,12 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 			}
 		}
 		total += s.FileBytes
+		if s.Bucket == "" || shares == nil || !shares.Shares() {
+			room += s.FileBytes
+		}
 	}
-	// What comes over the network lies beside the disks that are made of it until those are complete.
-	if err := d.roomFor(ctx, total, 0, "the upload of "+r.source()); err != nil {
+	// What is fetched lies beside the disks that are made of it until those are complete.
+	if err := d.roomFor(ctx, room, 0, "the upload of "+r.source()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -27,8 +27,9 @@ type storedRecord struct {
 	bun.BaseModel `bun:"table:stored_images"`
 	Digest        string     `bun:"digest,pk"`
 	Base          *string    `bun:"base"`
-	SizeBytes     int64      `bun:"size_bytes"` // virtual
-	FileBytes     int64      `bun:"file_bytes"` // that the file takes
+	SizeBytes     int64      `bun:"size_bytes"`  // virtual
+	FileBytes     int64      `bun:"file_bytes"`  // that the file takes
+	FileDigest    string     `bun:"file_digest"` // SHA-256 of the file
 	CreatedAt     time.Time  `bun:"created_at"`
 	VerifiedAt    *time.Time `bun:"verified_at"`
 	Damage        string     `bun:"damage"` // what the last verification found; "": nothing
@@ -56,15 +57,23 @@ func (d *Desk) stored(ctx context.Context, digest string) (image.Stored, error) 
 // keep makes a finished file a stored disk, unless its content is there already, and refers to it in the same transaction.
 // The file itself stays. Repeated, it does nothing more.
 func (d *Desk) keep(ctx context.Context, file string, r *storedRecord, refer func(ctx context.Context, tx bun.Tx) error) error {
+	var err error
+	if r.FileDigest, err = image.FileDigest(ctx, file); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
 	d.storing.Lock()
 	defer d.storing.Unlock()
-	if err := os.Link(file, d.storedFile(r.Digest)); err != nil && !errors.Is(err, fs.ErrExist) {
+	switch err := os.Link(file, d.storedFile(r.Digest)); {
+	case errors.Is(err, fs.ErrExist): // the same content, but perhaps not stored in the same way
+		if r.FileDigest, err = image.FileDigest(ctx, d.storedFile(r.Digest)); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+	case err != nil:
 		return fmt.Errorf("desk: %w", err)
 	}
 	if err := syncFolder(d.file("stored")); err != nil {
 		return err
 	}
-	var err error
 	if r.FileBytes, err = image.FileBytes(d.storedFile(r.Digest)); err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
@@ -246,7 +255,7 @@ func (b *Berth) VerifyStoredImage(ctx context.Context, in *VerifyStoredImageInpu
 	if err != nil {
 		return nil, err
 	}
-	err = image.Verify(ctx, s, r.Digest, aws.ToString(r.Base))
+	err = image.Verify(ctx, s, r.Digest, aws.ToString(r.Base), r.FileDigest)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}

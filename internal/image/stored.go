@@ -2,8 +2,11 @@ package image
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -121,10 +124,17 @@ func Mend(ctx context.Context, opt check.Options, target, digest string, at time
 	return m, writeOverlay(target, mended.Size(), clusters)
 }
 
-// Verify reads a disk that is kept and says what is wrong with it; nil when it is what its digest says. base is the digest of
+// Verify reads a disk that is kept and says what is wrong with it; nil when its file is, to the bit, what its digest
+// ([FileDigest]; "": it is not known) says, and what a guest reads of it is what the disk's digest says. base is the digest of
 // the disk under it.
-func Verify(ctx context.Context, s Stored, digest, base string) error {
-	var got string
+func Verify(ctx context.Context, s Stored, digest, base, file string) error {
+	got, err := FileDigest(ctx, s.Path)
+	if err != nil {
+		return err
+	}
+	if file != "" && got != file {
+		return &Failure{fmt.Sprintf("the file has the SHA-256 %s, and had %s when it was stored", got, file)}
+	}
 	if s.Base != "" {
 		u, err := Open(File{Path: s.Path, Format: "QCOW2"})
 		if err != nil {
@@ -152,6 +162,26 @@ func Verify(ctx context.Context, s Stored, digest, base string) error {
 		return &Failure{fmt.Sprintf("what is stored has the digest %s", got)}
 	}
 	return nil
+}
+
+// FileDigest is the SHA-256 of a file, in hexadecimal.
+func FileDigest(ctx context.Context, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	for {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if _, err := io.CopyN(h, f, 16<<20); errors.Is(err, io.EOF) {
+			return hex.EncodeToString(h.Sum(nil)), nil
+		} else if err != nil {
+			return "", err
+		}
+	}
 }
 
 // DigestFile is the digest of a standalone qcow2.

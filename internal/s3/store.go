@@ -353,6 +353,9 @@ func (s *Store) Stat(_ context.Context, bucketName, key string) (Info, error) {
 	return o.Info, nil
 }
 
+// Shares tells that what is staged takes no room of its own, as a rule: it is a hard link.
+func (s *Store) Shares() bool { return true }
+
 // Stage implements Source: by a hard link, or by a copy where the file system of dst is another one.
 func (s *Store) Stage(ctx context.Context, bucketName, key, dst string, progress func(done, total int64)) error {
 	o, f, err := s.open(bucketName, key)
