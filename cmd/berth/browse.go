@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,11 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf16"
 
 	"golang.org/x/term"
 
+	"berth/internal/check/report"
 	"berth/internal/disk"
 	"berth/internal/image"
 	"berth/internal/windows/ntfs"
@@ -215,7 +213,7 @@ func (c *lsCmd) entry(w io.Writer, files fs.FS, at, show string, info fs.FileInf
 	var err error
 	switch {
 	case c.Output == "json":
-		err = writeJSON(w, l, "")
+		err = report.WriteJSON(w, l, "")
 	case !c.Long:
 		_, err = fmt.Fprintf(w, "%s%s\n", image.Printable(show), mark)
 	default:
@@ -357,30 +355,4 @@ func (t *tamer) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return len(b), nil
-}
-
-// writeJSON writes v with a line end, and escapes whatever does not print: JSON itself lets the C1 controls and the characters that
-// turn the direction of writing stand.
-func writeJSON(w io.Writer, v any, indent string) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", indent)
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	var out bytes.Buffer
-	for _, r := range b.String() {
-		switch {
-		case r < 0x7f || unicode.IsPrint(r):
-			out.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(&out, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&out, `\u%04x`, r)
-		}
-	}
-	_, err := w.Write(out.Bytes())
-	return err
 }

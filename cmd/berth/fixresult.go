@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"berth/internal/check"
+	"berth/internal/check/report"
 	"berth/internal/guest"
 	"berth/internal/image"
 	"berth/internal/windows"
@@ -109,7 +110,7 @@ func showDifference(d offline.Difference) fixedValue {
 
 func (r *fixResult) print(w *os.File, output string) error {
 	if output == "json" {
-		return writeJSON(w, r, "  ")
+		return report.WriteJSON(w, r, "  ")
 	}
 	b := bufio.NewWriter(tamed(w))
 	for _, x := range r.Findings {

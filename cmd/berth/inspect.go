@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 
+	"berth/internal/check/report"
 	"berth/internal/disk"
 	"berth/internal/image"
 )
@@ -40,7 +41,7 @@ func (c inspectCmd) Run(ctx context.Context) error {
 		return err
 	}
 	if c.Output == "json" {
-		err = writeJSON(os.Stdout, i, "  ")
+		err = report.WriteJSON(os.Stdout, i, "  ")
 	} else {
 		err = i.WriteText(os.Stdout)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"berth/internal/check/report"
 	"berth/internal/image"
 	"berth/internal/windows"
 	"berth/internal/windows/registry"
@@ -249,7 +250,7 @@ func (p *jsonKeys) key(name string, lastWrite time.Time, values []windows.Value,
 	for _, v := range values {
 		k.Values = append(k.Values, regValue{v.Name, regType(v.Type), decoded(v)})
 	}
-	return writeJSON(p.w, k, "")
+	return report.WriteJSON(p.w, k, "")
 }
 
 // regKeys prints regedit's text.

@@ -113,6 +113,21 @@ func TestJSONReadsBack(t *testing.T) {
 	}
 }
 
+func TestWriteJSON(t *testing.T) {
+	in := map[string]string{"a": "\x1b\u009b\u202e<&>é🙂\U000e0001"}
+	var b bytes.Buffer
+	if err := WriteJSON(&b, in, ""); err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"a":"\u001b\u009b\u202e<&>é🙂\udb40\udc01"}` + "\n"; b.String() != want {
+		t.Errorf("%s, want %s", b.String(), want)
+	}
+	var out map[string]string
+	if err := json.Unmarshal(b.Bytes(), &out); err != nil || out["a"] != in["a"] {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
 // TestJUnit reads the XML as a CI system does: the counts are those of the elements, and it is green exactly when the machine is fit.
 func TestJUnit(t *testing.T) {
 	type problem struct {
