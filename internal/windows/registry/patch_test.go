@@ -15,6 +15,7 @@ import (
 	"www.velocidex.com/golang/regparser"
 
 	"berth/internal/windows"
+	"berth/testdata/hostile"
 )
 
 // apply puts patches over a copy of a file.
@@ -499,7 +500,8 @@ func FuzzPatch(f *testing.F) {
 			return
 		}
 		x := Edit{Key: path, Value: windows.Value{Name: name, Type: windows.RegBinary, Data: data}, Delete: remove}
-		patches, err := h.Patch(x)
+		var patches []Patch
+		hostile.Bounded(t, int64(len(b)), func() { patches, err = h.Patch(x) })
 		if err != nil {
 			return
 		}
