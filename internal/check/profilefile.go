@@ -193,9 +193,8 @@ func onceEach(b []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
 	type level struct {
-		seen  map[string]bool // nil: a list
-		key   bool            // a key comes next
-		field string
+		seen map[string]bool // nil: a list
+		key  bool            // a key comes next
 	}
 	var open []level
 	for {

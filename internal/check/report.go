@@ -101,11 +101,13 @@ func run(checks []Check, f *Facts, opt Options) Report {
 	}
 	p, err := opt.params()
 	rep := Report{Fit: true, Open: []string{}, Running: f.Running.OK() && f.Running.Value, Profile: printable(p.Profile.Name), Process: p.Process, Notes: p.notes(), Windows: describe(f), Findings: []Finding{}}
+	var unusable Verdict
+	if err != nil {
+		unusable = unknown("This cannot be told: " + printable(err.Error()) + ".")
+	}
 	for _, c := range checks {
-		v := Verdict{}
-		if err != nil {
-			v = unknown("This cannot be told: " + printable(err.Error()) + ".")
-		} else {
+		v := unusable
+		if err == nil {
 			v = c.verdict(f, p)
 		}
 		fd := c.finding(f, v, p)
