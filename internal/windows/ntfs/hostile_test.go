@@ -420,3 +420,51 @@ func TestSparseHuge(t *testing.T) {
 		t.Error(n, err)
 	}
 }
+
+// endless is a volume of size bytes that begins with some.
+type endless struct {
+	begin []byte
+	size  int64
+}
+
+func (r endless) ReadAt(b []byte, off int64) (int, error) {
+	if off >= r.size {
+		return 0, io.EOF
+	}
+	n := 0
+	if off < int64(len(r.begin)) {
+		n = copy(b, r.begin[off:])
+	}
+	clear(b[n:])
+	return len(b), nil
+}
+
+// TestFreeSpaceOfAHugeVolume: one of 16 TiB takes a pass over 512 MiB of $Bitmap, however small its clusters are said to be.
+func TestFreeSpaceOfAHugeVolume(t *testing.T) {
+	const size = 16<<40 - 8*512
+	e := edit(t)
+	le.PutUint64(e.img[40:], size/512-1)
+	e.attr(recordBitmap, attrData, func(a []byte) {
+		const n = 512 << 20
+		le.PutUint64(a[24:], n/4096-1)
+		for _, at := range []int{40, 48, 56} { // allocated, size, valid
+			le.PutUint64(a[at:], n)
+		}
+		copy(a[le.Uint16(a[32:]):], "\x33\x00\x00\x02\x00\x00\x10\x00")
+	})
+	r := endless{e.img, size}
+	v, err := Open(r, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostile.Bounded(t, int64(len(e.img)), func() {
+		if i, err := v.Info(); err != nil || i.FreeBytes != i.TotalBytes {
+			t.Errorf("%+v, %v", i, err)
+		}
+	})
+	e.img[13] = 1 // clusters of a sector
+	var damage *CorruptError
+	if _, err := Open(r, size); !errors.As(err, &damage) || damage.Offset != 40 {
+		t.Errorf("2^35 clusters: %v", err)
+	}
+}

@@ -39,6 +39,8 @@ const (
 	fixupStride = 512
 	// maxClusterBytes is the largest cluster that Windows formats (Windows 10 1709 and later).
 	maxClusterBytes = 2 << 20
+	// maxClusters is as many clusters as Windows uses on a volume ("NTFS overview"), 2^32-1: $Bitmap has at most 512 MiB then.
+	maxClusters = 1<<32 - 1
 	// maxRecordBytes bounds MFT records: Windows makes them of 1024 bytes, or of 4096 on disks with such sectors.
 	maxRecordBytes = 4096
 	// maxIndexBytes bounds index blocks, which are of 4096 bytes in practice.
@@ -143,6 +145,9 @@ func (v *Volume) readBoot(size int64) (int64, error) {
 		return bad(40, "%d sectors of %d bytes, but the volume has %d bytes", sectors, v.sectorBytes, size)
 	}
 	v.clusters = int64(sectors) / perCluster
+	if v.clusters > maxClusters {
+		return bad(40, "%d clusters, Windows uses at most %d", v.clusters, int64(maxClusters))
+	}
 	mft := le.Uint64(b[48:])
 	if mft == 0 || mft >= uint64(v.clusters) {
 		return bad(48, "the MFT begins at cluster %d of %d", mft, v.clusters)
