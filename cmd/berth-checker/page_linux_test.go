@@ -361,7 +361,7 @@ func TestUpdatesAreRestored(t *testing.T) {
 	if got := w.value(t, updateKey, "Start"); got != "0x4" || w.value(t, heldKey, "WindowsUpdateStart") != "0x3" {
 		t.Errorf("after it was killed Windows Update starts by %s", got)
 	}
-	s = w.serve(t, program)
+	w.serve(t, program)
 	if got := w.value(t, updateKey, "Start"); got != "0x3" {
 		t.Errorf("at the next start Windows Update starts by %s", got)
 	}

@@ -13,6 +13,7 @@ function make(tag, attributes, ...children) {
   return e;
 }
 
+const isWrong = (t) => t.state === "FAILED" || t.state === "WARNING" || t.state === "UNKNOWN";
 const rank = { FAILED: 0, WARNING: 1, UNKNOWN: 2, PASSED: 3, "NOT APPLICABLE": 4 };
 
 function show(s) {
@@ -34,12 +35,14 @@ function show(s) {
   $("success").hidden = !s.fit;
   $("system-locale").textContent = s.locales ? s.locales.system : "unknown";
   $("user-locale").textContent = s.locales ? s.locales.user : "unknown";
+  const failedNow = s.sysprep && $("sysprep-failed").hidden;
   $("sysprep-failed").hidden = !s.sysprep;
   if (s.sysprep) {
     const lines = s.sysprep.lines || [];
     $("sysprep-error").textContent = s.sysprep.error + (s.sysprep.log ? `. The last errors in ${s.sysprep.log}:` : "");
     $("sysprep-log").textContent = lines.join("\n");
     $("sysprep-log").hidden = lines.length === 0;
+    if (failedNow) $("sysprep-failed").scrollIntoView({ block: "center" });
   }
   list($("done").querySelector("ul"), s.done || [], (d) => make("li", {}, d), $("done"));
   list($("files").querySelector("ul"), s.files || [], (f) => make("li", {}, make("code", {}, f)), $("files"));
@@ -59,7 +62,7 @@ function status(s) {
     case "cancelled": say.textContent = "The checker has ended. You can close this page"; break;
     case "checked": {
       const parts = [["FAILED", "failed"], ["WARNING", "warnings"], ["UNKNOWN", "unknown"], ["PASSED", "passed"]];
-      say.textContent = parts.filter(([st]) => count(st) > 0).map(([st, word]) => `${count(st)} ${word === "warnings" && count(st) === 1 ? "warning" : word}`).join(", ");
+      say.textContent = s.fit ? `All ${count("PASSED")} tests have passed` : parts.filter(([st]) => count(st) > 0).map(([st, word]) => `${count(st)} ${word === "warnings" && count(st) === 1 ? "warning" : word}`).join(", ");
       say.className = s.fit ? "good" : "bad";
       break;
     }
@@ -89,6 +92,7 @@ function row(t) {
   const line = make("div", { class: "row" },
     make("span", { class: `state ${t.state.toLowerCase().replaceAll(" ", "-")}` }, t.state === "Checking" ? "Checking…" : t.state),
     make("span", {}, t.title, make("span", { class: "code" }, t.code)));
+  if (isWrong(t)) line.children[1].append(make("span", { class: "because" }, t.because));
   const li = make("li", { "data-code": t.code, "data-state": t.state }, line);
   if (!told) {
     line.append(make("span", {}));
@@ -105,7 +109,7 @@ function row(t) {
 }
 
 function info(t) {
-  const box = make("div", { class: "info" }, make("p", {}, t.because));
+  const box = make("div", { class: "info" }, ...(isWrong(t) ? [] : [make("p", {}, t.because)])); // else the row itself says it
   if (t.remedy) {
     box.append(make("h3", {}, t.fixable ? "What to do, if Fix All Warnings is not to do it" : "What to do"), ...remedy(t.remedy));
   }

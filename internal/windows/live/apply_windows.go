@@ -143,6 +143,10 @@ func runUninstaller(ctx context.Context, c windows.RunUninstaller) error {
 	return nil
 }
 
+// restartWanted tells the exit codes of installers that did what they should and want a restart (ERROR_SUCCESS_REBOOT_REQUIRED,
+// ERROR_SUCCESS_REBOOT_INITIATED).
+func restartWanted(code int) bool { return code == 3010 || code == 1641 }
+
 // removeScript removes a package from every user and from what new ones get. The name comes in as a variable of the environment, so
 // that nothing of it is taken for PowerShell.
 const removeScript = `$ErrorActionPreference = 'Stop'

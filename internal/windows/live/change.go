@@ -19,10 +19,6 @@ func serviceStart(c windows.SetValue) (name string, ok bool) {
 	return name, !strings.Contains(name, `\`)
 }
 
-// restartWanted tells the exit codes of installers that did what they should and want a restart (ERROR_SUCCESS_REBOOT_REQUIRED,
-// ERROR_SUCCESS_REBOOT_INITIATED).
-func restartWanted(code int) bool { return code == 3010 || code == 1641 }
-
 // isPackageName tells names made of the characters that a package's full name may have:
 // "Microsoft.SkypeApp_14.53.77.0_x64__kzf8qxf38zg5c".
 func isPackageName(s string) bool {

@@ -182,7 +182,7 @@ func physicalDisk(n uint32) (windows.Disk, error) {
 	if err != nil {
 		return windows.Disk{}, err
 	}
-	defer sys.CloseHandle(h)
+	defer func() { _ = sys.CloseHandle(h) }()
 	// DISK_GEOMETRY_EX: 20 bytes per sector, 24 the disk's size in bytes.
 	geometry, err := control(h, ioctlDiskGetDriveGeometryEx, 32, 256)
 	if err != nil {
@@ -260,7 +260,7 @@ func (s *System) volume(path string) *volume {
 			v.disk, v.placed = binary.LittleEndian.Uint32(b[8:]), true
 			v.start, v.length = int64(binary.LittleEndian.Uint64(b[16:])), int64(binary.LittleEndian.Uint64(b[24:]))
 		}
-		sys.CloseHandle(h)
+		_ = sys.CloseHandle(h)
 	}
 	label, kind := make([]uint16, sys.MAX_PATH+1), make([]uint16, sys.MAX_PATH+1)
 	if err := sys.GetVolumeInformation(p, &label[0], uint32(len(label)), nil, nil, nil, &kind[0], uint32(len(kind))); err != nil {
@@ -291,7 +291,7 @@ func isDirty(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer sys.CloseHandle(h)
+	defer func() { _ = sys.CloseHandle(h) }()
 	b, err := control(h, fsctlIsVolumeDirty, 4, 4)
 	if err != nil {
 		return false, err

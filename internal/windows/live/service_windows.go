@@ -25,7 +25,7 @@ func openService(name string, access uint32) (service, error) {
 	if err != nil {
 		return service{}, fmt.Errorf("the service control manager: %w", err)
 	}
-	defer sys.CloseServiceHandle(manager)
+	defer func() { _ = sys.CloseServiceHandle(manager) }()
 	p, err := sys.UTF16PtrFromString(name)
 	if err != nil {
 		return service{}, err
@@ -37,7 +37,7 @@ func openService(name string, access uint32) (service, error) {
 	return service{name, h}, nil
 }
 
-func (s service) close() { sys.CloseServiceHandle(s.h) }
+func (s service) close() { _ = sys.CloseServiceHandle(s.h) }
 
 // start tells how the service starts: 2 automatically, 3 on demand, 4 not at all (winsvc.h). mgr.Service.Config, which could tell it,
 // asks for more than Wine knows.

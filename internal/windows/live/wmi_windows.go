@@ -35,7 +35,8 @@ func wmi(namespace, query string, properties ...string) ([]map[string]any, error
 	var com *ole.OleError
 	if errors.As(a.err, &com) { // its own text is longer and says less
 		code := uint32(com.Code())
-		if raised, ok := com.SubError().(ole.EXCEPINFO); ok && raised.SCODE() != 0 {
+		var raised ole.EXCEPINFO
+		if errors.As(com.SubError(), &raised) && raised.SCODE() != 0 {
 			code = raised.SCODE() // what the method raised: 0x80041010 is an invalid class, 0x8004100e a namespace
 		}
 		a.err = fmt.Errorf("COM error %#x", code)
@@ -66,14 +67,14 @@ func wmiHere(namespace, query string, properties []string) (rows []map[string]an
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	defer server.Clear()
+	defer forget(server)
 	set, err := oleutil.CallMethod(server.ToIDispatch(), "ExecQuery", query)
 	if err != nil {
 		return nil, fmt.Errorf("query: %w", err)
 	}
-	defer set.Clear()
+	defer forget(set)
 	err = oleutil.ForEach(set.ToIDispatch(), func(v *ole.VARIANT) error {
-		defer v.Clear()
+		defer forget(v)
 		if len(rows) == maxRows {
 			return fmt.Errorf("more than %d objects", maxRows)
 		}
@@ -97,22 +98,25 @@ func property(object *ole.IDispatch, name string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer all.Clear()
+	defer forget(all)
 	item, err := oleutil.CallMethod(all.ToIDispatch(), "Item", name)
 	if err != nil {
 		return nil, err
 	}
-	defer item.Clear()
+	defer forget(item)
 	value, err := oleutil.GetProperty(item.ToIDispatch(), "Value")
 	if err != nil {
 		return nil, err
 	}
-	defer value.Clear()
+	defer forget(value)
 	if value.VT&ole.VT_ARRAY != 0 {
 		return value.ToArray().ToValueArray(), nil
 	}
 	return value.Value(), nil
 }
+
+// forget gives back what a variant holds; that it cannot be given back helps nobody to know.
+func forget(v *ole.VARIANT) { _ = v.Clear() }
 
 // count is a number that WMI answered; it sends them as signed, or as text where they are long.
 func count(v any) (int, bool) {
