@@ -252,11 +252,23 @@ func (c *checkCmd) fix() string {
 	if c.Format != "" {
 		words = append(words, "--format", c.Format)
 	}
-	words = append(words, c.File, "-o", "fixed.qcow2")
+	words = append(words, nearby(c.File), "-o", "fixed.qcow2")
 	for i := range words {
 		words[i] = quoted(words[i])
 	}
 	return strings.Join(words, " ")
+}
+
+// nearby is a path as one would type it: relative where it is in the working folder or below.
+func nearby(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if short, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(short) {
+		return short
+	}
+	return path
 }
 
 // quoted is a word as a POSIX shell takes it.

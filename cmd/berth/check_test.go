@@ -140,6 +140,16 @@ func TestFixCommand(t *testing.T) {
 	}
 }
 
+func TestNearby(t *testing.T) {
+	folder := t.TempDir()
+	t.Chdir(folder)
+	for path, want := range map[string]string{filepath.Join(folder, "a", "b.ova"): filepath.Join("a", "b.ova"), filepath.Dir(folder): filepath.Dir(folder), "c.ova": "c.ova"} {
+		if got := nearby(path); got != want {
+			t.Errorf("%s is %s, want %s", path, got, want)
+		}
+	}
+}
+
 // TestQuoted: what is told to be typed is one word to a shell.
 func TestQuoted(t *testing.T) {
 	for in, want := range map[string]string{"win10.ova": "win10.ova", "a b": "'a b'", "": "''", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "/a/b-1.0,x": "/a/b-1.0,x"} {
