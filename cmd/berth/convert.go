@@ -2,36 +2,66 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
+	"time"
 
 	"berth/internal/disk"
+	"berth/internal/image"
 )
 
 type convertCmd struct {
-	File    string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2, or a raw disk, as it is or in gzip or xz. It is only read."`
-	Out     string `arg:"" type:"path" help:"The raw disk to write. There must be no such file yet."`
-	Disk    int    `help:"Which disk of an OVA that has several, from 1 on." placeholder:"N"`
-	Format  string `help:"What the file is (${copyFormats}), where its content could be taken for something else." placeholder:"NAME"`
+	File   string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2, or a raw disk, as it is or in gzip or xz. It is only read."`
+	Out    string `arg:"" type:"path" help:"The disk to write. There must be no such file yet."`
+	To     string `help:"raw or qcow2; if not said, the name's ending tells: .raw, .img or .qcow2." enum:"raw,qcow2," default:"" placeholder:"FORMAT"`
+	Layout string `help:"Of a QCOW2: fast (stored as it is, best for a desktop that boots from it), zstd (compressed), or compact (the compressed blocks of a streamOptimized VMDK or a QCOW2 are taken over: smallest and soonest done, but QEMU is the one reader known to take them)." enum:"fast,zstd,compact," default:"" placeholder:"NAME"`
+	Disk   int    `help:"Which disk of an OVA that has several, from 1 on." placeholder:"N"`
+	Format string `help:"What the file is (${copyFormats}), where its content could be taken for something else." placeholder:"NAME"`
+
+	NoSkip        bool `help:"Leave nothing out. Otherwise what NTFS has free is left out, and the contents of page files and of a hibernation file that holds no Windows."`
+	KeepFree      bool `help:"Do not leave out what NTFS has free: deleted files can be found in the copy, too."`
+	KeepPageFiles bool `help:"Do not leave out the contents of pagefile.sys and swapfile.sys."`
+	KeepHiberfile bool `help:"Do not leave out the contents of hiberfil.sys."`
+	NoVerify      bool `help:"With compact: take compressed blocks over without looking whether they can be read."`
+	Digest        bool `help:"Print a digest of the contents: the same for every form and format of a disk."`
+
+	Resume  bool   `help:"Go on with a conversion that was stopped or killed. With it, one that is interrupted is kept, to be gone on with."`
 	Durable bool   `help:"End only when the copy has reached the disk, so that it survives a power cut."`
+	Output  string `help:"text, or json: an object per line as it goes, and one about the copy." enum:"text,json" default:"text" short:"o"`
 }
 
 // Help is shown by berth convert --help.
 func (convertCmd) Help() string {
-	return `Writes the disk of an exported VM as a raw disk: the bytes that the guest saw, as every hypervisor and every tool reads them. The file is sparse: it is as long as the disk, but takes only the space of what is on it ("du" tells how much that is).
+	return `Writes the disk of an exported VM as a raw disk or as a QCOW2. A raw disk is sparse: it is as long as the disk, but takes only the space of what is on it ("du" tells how much that is).
 
-  berth convert win10.ova win10.raw
+  berth convert win10.ova win10.qcow2
   berth convert win10-disk1.vmdk win10.raw
+  berth convert win10.ova win10.qcow2 --layout compact
   berth convert server.ova data.raw --disk 2
-  berth convert win10.raw.xz win10.raw
+  berth convert win10.raw.xz win10.raw --no-skip
 
-The export is found out by its content, never by its name, and is neither changed nor trusted: a disk that refers to another file is refused, but for the parts of a split VMDK and the disks of an OVF, which must lie beside it. The copy has its name only when it is whole; until then it ends in ".part".`
+What NTFS has free is not copied, nor the contents of pagefile.sys, swapfile.sys and of a hiberfil.sys that holds no Windows: they read as zeros, and with them goes what was deleted. All of a volume is copied, and why is said, if it is not certainly at rest: marked dirty, not closed properly, or with a Windows that is hibernated.
+
+The export is found out by its content, never by its name, and is neither changed nor trusted: a disk that refers to another file is refused, but for the parts of a split VMDK and the disks of an OVF, which must lie beside it. The copy has its name only when it is whole; until then it ends in ".part". A conversion that is interrupted leaves nothing behind, unless it was begun with --resume.`
 }
 
+// convertMemory is what the runtime is asked to stay below, in bytes; the bar for the whole process is 96 MiB.
+const convertMemory = 80 << 20
+
 func (c convertCmd) Run(ctx context.Context) error {
+	form, err := c.form()
+	if err != nil {
+		return err
+	}
 	if _, err := os.Lstat(c.Out); err == nil {
 		return fmt.Errorf("%s is there already, and nothing is ever written over: choose another name, or remove it", c.Out)
 	}
@@ -47,23 +77,193 @@ func (c convertCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	opt := disk.CopyOptions{Form: form, Unverified: c.NoVerify, Digest: c.Digest, Durable: c.Durable, Resume: c.Resume}
+	if opt.Checkpoint, err = c.identity(); err != nil {
+		return err
+	}
+	var left image.LeftOut
+	if !c.NoSkip {
+		left = image.LeaveOut(d, image.Keep{Free: c.KeepFree, PageFiles: c.KeepPageFiles, HiberFile: c.KeepHiberfile})
+		opt.Skip = left.Ranges
+	}
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(convertMemory))
+	var done disk.Copied
+	if c.Output == "json" {
+		done, err = c.events(ctx, os.Stdout, d, opt, left)
+	} else {
+		done, err = c.shown(ctx, d, opt)
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist) && !c.Resume:
+		return fmt.Errorf("%w; if no other conversion is at work, go on with it by --resume, or remove the file", err)
+	case err != nil && ctx.Err() != nil && c.Resume:
+		return fmt.Errorf("%w; what is done is kept: go on with the same command", err)
+	case err != nil:
+		return err
+	}
+	if c.Output == "text" {
+		c.tell(os.Stderr, done, left)
+	}
+	return nil
+}
+
+// form is what is to be written.
+func (c convertCmd) form() (disk.Form, error) {
+	to := c.To
+	if to == "" {
+		switch strings.ToLower(filepath.Ext(c.Out)) {
+		case ".raw", ".img":
+			to = "raw"
+		case ".qcow2":
+			to = "qcow2"
+		default:
+			return 0, fmt.Errorf("say with --to raw or --to qcow2 what %s shall be: its name does not", filepath.Base(c.Out))
+		}
+	}
+	form, ok := map[string]disk.Form{"raw": disk.Raw, "qcow2": disk.Plain, "qcow2 fast": disk.Plain, "qcow2 zstd": disk.Zstd, "qcow2 compact": disk.Compact}[strings.TrimSpace(to+" "+c.Layout)]
+	if !ok {
+		return 0, errors.New("a raw disk has no --layout")
+	}
+	if c.NoVerify && (form != disk.Compact || c.Digest) {
+		return 0, errors.New("--no-verify goes with --layout compact, and not with --digest, for which all is read")
+	}
+	return form, nil
+}
+
+// identity tells the source, and what is left out of it, from any other.
+func (c convertCmd) identity() (string, error) {
+	path, err := filepath.Abs(c.File)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %d %d %d %t %t %t", path, info.Size(), info.ModTime().UnixNano(), c.Disk, c.KeepFree, c.KeepPageFiles, c.KeepHiberfile), nil
+}
+
+// shown converts with a live line.
+func (c convertCmd) shown(ctx context.Context, d disk.Disk, opt disk.CopyOptions) (done disk.Copied, err error) {
 	what := strings.TrimSpace(d.Format + " " + d.SubFormat)
 	err = newProgress(os.Stderr).step("Convert "+what, func(say func(string)) (string, error) {
-		var copied int64
-		_, err := disk.CopyFile(ctx, c.Out, d, disk.CopyOptions{Durable: c.Durable, Progress: func(done, all int64) {
-			copied = done
+		p := newPace(time.Now)
+		opt.Progress = func(at, all int64) {
+			rate, left := p.at(at, all)
 			if all < 0 { // how much comes out of a gzip file shows at its end
-				say(size(done))
+				say(fmt.Sprintf("%s, %s/s", size(at), size(rate)))
 				return
 			}
-			say(fmt.Sprintf("%3d %% of %s", done*100/all, size(all)))
-		}})
-		return fmt.Sprintf("%s, %s", c.Out, size(copied)), err
+			say(fmt.Sprintf("%s %3d %% of %s, %s/s, %s left", bar(at, all), at*100/all, size(all), size(rate), left.Round(time.Second)))
+		}
+		done, err = disk.CopyFile(ctx, c.Out, d, opt)
+		return fmt.Sprintf("%s, %s of %s", c.Out, size(done.Plain+done.Passed+done.Packed), size(done.Size)), err
 	})
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w; if no other conversion is at work, remove the file", err)
+	return done, err
+}
+
+// bar is a bar of 20 characters.
+func bar(at, all int64) string {
+	n := int(at * 20 / max(all, 1))
+	return strings.Repeat("█", n) + strings.Repeat("░", 20-n)
+}
+
+// pace tells how fast something goes.
+type pace struct {
+	now   func() time.Time
+	begun time.Time
+	from  int64 // where it began: behind zero when it was gone on with
+	first bool
+}
+
+func newPace(now func() time.Time) *pace { return &pace{now: now, begun: now(), first: true} }
+
+// at is called when at of all bytes are done. It returns bytes per second, and what is left at that rate.
+func (p *pace) at(at, all int64) (rate int64, left time.Duration) {
+	if p.first {
+		p.from, p.first = at, false
 	}
-	return err
+	took := p.now().Sub(p.begun).Seconds()
+	if took <= 0 || at <= p.from {
+		return 0, 0
+	}
+	rate = int64(float64(at-p.from) / took)
+	return rate, time.Duration(float64(max(0, all-at)) / float64(max(rate, 1)) * float64(time.Second))
+}
+
+// converted is the last object of berth convert --output json.
+type converted struct {
+	Event   string `json:"event"` // "done"
+	Out     string `json:"out"`
+	Size    int64  `json:"size"`   // of the guest's disk, as all that follow
+	Stored  int64  `json:"stored"` // by the source
+	LeftOut int64  `json:"leftOut"`
+	Plain   int64  `json:"plain"`   // stored as it is
+	Passed  int64  `json:"passed"`  // in compressed blocks that were taken over
+	Packed  int64  `json:"packed"`  // compressed anew
+	Resumed int64  `json:"resumed"` // the byte from which on it was gone on
+	File    int64  `json:"file"`    // length of the file
+	// Free is what of the volumes is free, Files the contents of which files were left out, Kept why what was not.
+	Free   int64            `json:"free"`
+	Files  map[string]int64 `json:"files"`
+	Kept   []string         `json:"kept"`
+	Digest string           `json:"digest,omitempty"`
+}
+
+// events converts and writes an object per line to w.
+func (c convertCmd) events(ctx context.Context, w io.Writer, d disk.Disk, opt disk.CopyOptions, left image.LeftOut) (disk.Copied, error) {
+	out := json.NewEncoder(w)
+	var failed error // to write
+	p, last := newPace(time.Now), time.Time{}
+	opt.Progress = func(at, all int64) {
+		rate, left := p.at(at, all)
+		if now := time.Now(); now.Sub(last) > 500*time.Millisecond {
+			last = now
+			failed = errors.Join(failed, out.Encode(struct {
+				Event string  `json:"event"`
+				Done  int64   `json:"done"`
+				Size  int64   `json:"size"` // -1: not known
+				Rate  int64   `json:"bytesPerSecond"`
+				Left  float64 `json:"secondsLeft"`
+			}{"progress", at, all, rate, left.Seconds()}))
+		}
+	}
+	done, err := disk.CopyFile(ctx, c.Out, d, opt)
+	if err != nil {
+		return done, err
+	}
+	kept := append([]string{}, left.Kept...)
+	files := left.Files
+	if files == nil {
+		files = map[string]int64{}
+	}
+	return done, errors.Join(failed, out.Encode(converted{"done", c.Out, done.Size, done.Stored, done.Skipped, done.Plain, done.Passed, done.Packed, done.Resumed, done.File, left.Free, files, kept, done.Digest}))
+}
+
+// tell says what the copy is.
+func (c convertCmd) tell(w io.Writer, done disk.Copied, left image.LeftOut) {
+	if done.Resumed > 0 {
+		fmt.Fprintf(w, "  gone on from %s\n", size(done.Resumed))
+	}
+	if done.Passed > 0 {
+		fmt.Fprintf(w, "  %s in blocks that were taken over, %s compressed, %s stored as it is: a file of %s\n", size(done.Passed), size(done.Packed), size(done.Plain), size(done.File))
+	}
+	if done.Skipped > 0 {
+		var names []string
+		for _, name := range slices.Sorted(maps.Keys(left.Files)) {
+			names = append(names, fmt.Sprintf("%s (%s)", name, size(left.Files[name])))
+		}
+		if left.Free > 0 {
+			names = append([]string{"what NTFS has free"}, names...)
+		}
+		fmt.Fprintf(w, "  left out: %s of what the export stores: %s\n", size(done.Skipped), strings.Join(names, ", "))
+	}
+	for _, why := range left.Kept {
+		fmt.Fprintln(w, "  nothing left out:", image.Printable(why))
+	}
+	if done.Digest != "" {
+		fmt.Printf("%s  %s\n", done.Digest, c.Out)
+	}
 }
 
 // choose is the disk to convert.

@@ -2,9 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"berth/internal/disk"
 )
 
 func TestConvert(t *testing.T) {
@@ -22,6 +29,10 @@ func TestConvert(t *testing.T) {
 		{"convert", in, in},  // over its input
 		{"convert", in, out}, // over another file
 		{"convert", in, filepath.Join(dir, "new.raw"), "--disk", "2"}, // there is one
+		{"convert", in, filepath.Join(dir, "new")},                    // what?
+		{"convert", in, filepath.Join(dir, "new.raw"), "--layout", "zstd"},
+		{"convert", in, filepath.Join(dir, "new.qcow2"), "--no-verify"},
+		{"convert", in, filepath.Join(dir, "new.qcow2"), "--no-verify", "--layout", "compact", "--digest"},
 	} {
 		if code := run(args); code != 2 {
 			t.Errorf("%q: exit code %d, want 2", args, code)
@@ -35,4 +46,137 @@ func TestConvert(t *testing.T) {
 	if files, err := os.ReadDir(dir); err != nil || len(files) != 2 {
 		t.Errorf("files %v: %v", files, err)
 	}
+}
+
+// A sample machine becomes a QCOW2 of each layout that reads as the machine does, and says what it left out.
+func TestConvertToQCOW2(t *testing.T) {
+	dir := t.TempDir()
+	in := filepath.Join(dir, "sample.ova")
+	if code := run([]string{"sample", in}); code != 0 {
+		t.Fatalf("sample: exit code %d", code)
+	}
+	digests := map[string]bool{}
+	for _, args := range [][]string{{"a.qcow2"}, {"b.qcow2", "--layout", "zstd"}, {"c", "--to", "qcow2", "--layout", "compact"}, {"d.img"}, {"e.raw", "--no-skip"}} {
+		out := filepath.Join(dir, args[0])
+		text := standardOutput(t, func() {
+			if code := run(append([]string{"convert", in, out, "--digest", "--output", "json"}, args[1:]...)); code != 0 {
+				t.Fatalf("%q: exit code %d", args, code)
+			}
+		})
+		lines := strings.Split(strings.TrimSpace(text), "\n")
+		var done converted
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &done); err != nil || done.Event != "done" {
+			t.Fatalf("%v: %s", err, text)
+		}
+		for _, line := range lines[:len(lines)-1] {
+			var event struct {
+				Event      string
+				Done, Size int64
+			}
+			if err := json.Unmarshal([]byte(line), &event); err != nil || event.Event != "progress" || event.Done > event.Size {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
+		e, err := disk.OpenFile(out, disk.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest, err := disk.Digest(t.Context(), e.Disks[0])
+		if err := errors.Join(err, e.Close()); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(out)
+		if err != nil || done.Digest != digest || done.File != info.Size() || done.Size != e.Disks[0].Size() || (done.LeftOut > 0) != (args[0] != "e.raw" && len(done.Kept) == 0) {
+			t.Errorf("%q: %+v, digest %s: %v", args, done, digest, err)
+		}
+		if args[0] != "e.raw" {
+			digests[digest] = true
+		}
+		if code := run([]string{"check", out}); code > 1 {
+			t.Errorf("%q: check: exit code %d", args, code)
+		}
+	}
+	if len(digests) != 1 {
+		t.Errorf("forms differ: %v", digests)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 6 {
+		t.Errorf("files %v: %v", files, err)
+	}
+}
+
+// An interrupted conversion leaves nothing, unless it may be gone on with; the same command then does.
+func TestConvertIsInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in.raw"), filepath.Join(dir, "out.qcow2")
+	data := make([]byte, 300<<20)
+	for i := range data {
+		data[i] = byte(i>>9) | 1
+	}
+	copy(data[510:], "\x55\xaa")
+	if err := os.WriteFile(in, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, resume := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := convertCmd{File: in, Out: out, Resume: resume, Output: "text", Layout: "zstd"}
+		go func() {
+			for ctx.Err() == nil {
+				if _, err := os.Stat(out + ".part"); err == nil {
+					cancel()
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		err := c.Run(ctx)
+		cancel()
+		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "go on") != resume {
+			t.Fatal(err)
+		}
+		_, err = os.Stat(out + ".part")
+		if (err == nil) != resume {
+			t.Errorf("resume %v: the part: %v", resume, err)
+		}
+	}
+	if code := run([]string{"convert", in, out}); code != 2 {
+		t.Error("a part of another conversion was written over")
+	}
+	if code := run([]string{"convert", in, out, "--layout", "zstd", "--resume"}); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 2 {
+		t.Errorf("files %v: %v", files, err)
+	}
+}
+
+func TestPace(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := newPace(func() time.Time { return now })
+	if rate, left := p.at(1000, 5000); rate != 0 || left != 0 {
+		t.Errorf("at once: %d, %v", rate, left)
+	}
+	now = now.Add(2 * time.Second)
+	if rate, left := p.at(3000, 5000); rate != 1000 || left != 2*time.Second {
+		t.Errorf("%d, %v", rate, left)
+	}
+	if got := bar(1, 2); got != "██████████░░░░░░░░░░" {
+		t.Error(got)
+	}
+}
+
+// standardOutput is what do prints.
+func standardOutput(t *testing.T, do func()) string {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := os.Stdout
+	os.Stdout = f
+	defer func() { os.Stdout = was }()
+	do()
+	text, err := os.ReadFile(f.Name())
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -39,7 +39,7 @@ type cli struct {
 	Ls      lsCmd      `cmd:"" help:"List a folder inside an exported VM."`
 	Cat     catCmd     `cmd:"" help:"Print a file inside an exported VM, or copy it out."`
 	Reg     regCmd     `cmd:"" help:"Print a registry key inside an exported VM."`
-	Convert convertCmd `cmd:"" help:"Write the disk of an exported VM as a sparse raw disk."`
+	Convert convertCmd `cmd:"" help:"Write the disk of an exported VM as a raw disk or a QCOW2."`
 	Sample  sampleCmd  `cmd:"" help:"Make a sample of an exported VM, to try things out. It is not Windows."`
 	Images  imagesCmd  `cmd:"" help:"The disks that the service keeps: list, verify, collect."`
 	Admin   adminCmd   `cmd:"" help:"What AWS has no command for: directories, users, access keys, screenshots."`
