@@ -195,12 +195,7 @@ func markdown() string {
 		p("")
 		p("- When not met: %s%s", c.Level, reportedAs(c))
 		p("- Decided on: %s", map[Place]string{OnDisk: "the powered-off disk", InGuest: "the running Windows; open until then"}[c.DecidedIn])
-		if len(c.Profiles) > 0 {
-			p("- Profiles: %s", strings.Join(c.Profiles, ", "))
-		}
-		if c.Applies != "" {
-			p("- Applies to: %s", markdownText(c.Applies))
-		}
+		p("- Applies to: %s", markdownText(appliesTo(c)))
 		p("- Source: %s", c.Source)
 		if c.Evaluation != "" {
 			p("- Evaluation: %s", markdownText(c.Evaluation))
@@ -223,6 +218,17 @@ func markdown() string {
 		}
 	}
 	return b.String()
+}
+
+func appliesTo(c Check) string {
+	parts := []string{"every profile", "every ingestion process"}
+	if c.Applies != "" {
+		parts[1] = c.Applies
+	}
+	if len(c.Profiles) > 0 {
+		parts[0] = "profiles " + strings.Join(c.Profiles, ", ")
+	}
+	return strings.Join(parts, "; ")
 }
 
 func reportedAs(c Check) string {
