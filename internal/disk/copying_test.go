@@ -32,7 +32,7 @@ func skipping(ranges []Range) iter.Seq2[Range, error] {
 
 // Ranges that are skipped read as zeros to the byte, patches lie over them, and all else is as it was.
 func TestSkippedAndPatchedCopies(t *testing.T) {
-	guest := guestDisk(9<<20+1024, 51)
+	guest := guestDisk(5<<20+1024, 51)
 	for i := range guest { // so that what is left is seen
 		if guest[i] == 0 {
 			guest[i] = byte(i >> 12)
@@ -58,7 +58,7 @@ func TestSkippedAndPatchedCopies(t *testing.T) {
 		"nothing":           {nil, nil},
 		"everything":        {[]Range{{0, last}}, nil},
 		"all but the ends":  {[]Range{{1, last - 2}}, nil},
-		"clusters":          {[]Range{{65536, 65536}, {2 << 20, 3 << 20}, {last - last%65536, last % 65536}}, nil},
+		"clusters":          {[]Range{{65536, 65536}, {2 << 20, 2 << 20}, {last - last%65536, last % 65536}}, nil},
 		"touching":          {[]Range{{100, 100}, {200, 0}, {200, 65536}}, nil},
 		"many":              {many, nil},
 		"patches":           {nil, patches},
@@ -78,7 +78,11 @@ func TestSkippedAndPatchedCopies(t *testing.T) {
 			t.Fatal(err)
 		}
 		for format, source := range map[string][]byte{"RAW": guest, "QCOW2": plainQCOW2(guest), "VMDK": streamVMDK(guest, esxi), "VMDK small": streamVMDK(guest, small)} {
+			if strings.HasSuffix(name, "patches") != (format == "RAW") && !strings.Contains(name, "many") && format != "VMDK" {
+				continue // all with many ranges; the others are about where they are, not how it is stored
+			}
 			t.Run(name+"/"+format, func(t *testing.T) {
+				t.Parallel()
 				e, err := Open(bytes.NewReader(source), Options{})
 				if err != nil {
 					t.Fatal(err)
@@ -472,6 +476,8 @@ func TestKilledCopies(t *testing.T) {
 	}
 }
 
+var endlessBytes = guestDisk(1<<20, 57)
+
 // endless is a disk of 8 TiB with something everywhere, and much of it in some places.
 type endless struct{}
 
@@ -480,8 +486,8 @@ func (endless) Size() int64 { return 8 << 40 }
 func (endless) Extents() iter.Seq2[Extent, error] {
 	return func(yield func(Extent, error) bool) {
 		for at := int64(0); at < 8<<40; at += 1 << 30 {
-			n := int64(64 << 10)
-			if at%(128<<30) == 0 {
+			n := int64(4 << 10)
+			if at%(512<<30) == 0 {
 				n = 16 << 20
 			}
 			if !yield(Extent{at, n, Data, -1}, nil) || !yield(Extent{at + n, 1<<30 - n, Zero, -1}, nil) {
@@ -492,8 +498,8 @@ func (endless) Extents() iter.Seq2[Extent, error] {
 }
 
 func (endless) ReadAt(p []byte, off int64) (int, error) {
-	for i := range p {
-		p[i] = byte(off>>10+int64(i)*int64(i)>>7) | 1
+	for n := 0; n < len(p); {
+		n += copy(p[n:], endlessBytes[off>>12%977:])
 	}
 	return len(p), nil
 }
