@@ -461,6 +461,72 @@ func contents(t *testing.T, s *offline.System) map[string][32]byte {
 	return all
 }
 
+// TestFixRealDirtyHive fixes a machine whose SYSTEM hive and logs are those of a Windows that was running.
+func TestFixRealDirtyHive(t *testing.T) {
+	const hives = "../../../shared/data/hives"
+	if _, err := os.Stat(hives); os.IsNotExist(err) {
+		t.Skip("no real hives on this machine")
+	}
+	m := mendableMachine(t, "unmendable")
+	source := exported(t, m, "raw")
+	raw, err := os.OpenFile(source, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	c := m.Partitions[1]
+	dir := t.TempDir()
+	volume := filepath.Join(dir, "volume")
+	move := func(dst io.WriterAt, to int64, src io.ReaderAt, from int64) {
+		t.Helper()
+		if _, err := io.Copy(io.NewOffsetWriter(dst, to), io.NewSectionReader(src, from, c.Length)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := os.Create(volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	move(v, 0, raw, c.Start)
+	for _, suffix := range []string{"", ".LOG1", ".LOG2"} {
+		b, err := exec.CommandContext(t.Context(), "xz", "-dc", filepath.Join(hives, "SYSTEM_B"+suffix+".xz")).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, "hive")
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(t.Context(), "ntfscp", "-q", volume, file, "/Windows/System32/config/SYSTEM"+suffix).CombinedOutput(); err != nil {
+			t.Fatalf("ntfscp: %v: %s", err, out)
+		}
+	}
+	move(raw, c.Start, v, 0)
+
+	out := filepath.Join(dir, "fixed.qcow2")
+	stdout, stderr, code := fixed(t, source, "-o", out)
+	if code != 1 {
+		t.Fatalf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	for _, text := range []string{
+		"[SYSTEM\\ControlSet001\\Control\\Session Manager\\Power]\n    HiberbootEnabled: 1 (REG_DWORD) -> 0 (REG_DWORD)\n",
+		"[SYSTEM\\ControlSet001\\Services\\wuauserv]\n    Start: 3 (REG_DWORD) -> 4 (REG_DWORD)\n",
+		"    RealTimeIsUniversal: none -> 1 (REG_DWORD)\n",
+	} {
+		if !strings.Contains(stdout, text) {
+			t.Errorf("the report lacks %q:\n%s", text, stdout)
+		}
+	}
+	if _, s := opened(t, source); s.Hive(windows.SystemHive).Replayed != 24 {
+		t.Errorf("before: %+v", s.Hive(windows.SystemHive))
+	}
+	if _, s := opened(t, out); s.Hive(windows.SystemHive) != (windows.HiveState{}) {
+		t.Errorf("after: %+v", s.Hive(windows.SystemHive))
+	}
+	sameButHives(t, source, out)
+}
+
 func TestFixDryRun(t *testing.T) {
 	source := exported(t, mendableMachine(t, "unmendable"), "vhdx")
 	before := fileHash(t, source)

@@ -91,9 +91,12 @@ function Get-AdministratorsGroup {
 function Test-Administrator([string]$Name) {
     if (-not (Test-Account $Name)) { return $false }
     $sid = (Get-LocalUser -Name $Name).SID.Value
-    $members = @((Get-AdministratorsGroup).Invoke('Members'))
-    foreach ($member in $members) {
-        $bytes = $member.GetType().InvokeMember('objectSid', 'GetProperty', $null, $member, $null)
+    foreach ($member in @((Get-AdministratorsGroup).psbase.Invoke('Members'))) {
+        try {
+            $bytes = ([ADSI]$member).psbase.InvokeGet('objectSid')
+        } catch {
+            continue # an account of a domain that cannot be asked
+        }
         if ((New-Object Security.Principal.SecurityIdentifier $bytes, 0).Value -eq $sid) { return $true }
     }
     $false
