@@ -379,7 +379,7 @@ func hostile(s string) (check.Report, Subject) {
 		}
 		for k := range f.Evidence {
 			e := &f.Evidence[k]
-			e.Text, e.Hive, e.Key, e.Value, e.Type, e.Data, e.HiveState, e.File, e.Disk, e.Structure = s, windows.Hive(s), s, s, s, s, s, s, s, s
+			e.Text, e.Hive, e.Key, e.Value, e.Type, e.Data, e.HiveState, e.File, e.Disk, e.Structure, e.Live = s, windows.Hive(s), s, s, s, s, s, s, s, s, s
 			if k == 0 {
 				e.Text = s + `\` + s + `\` + s + " = " + s
 			}

@@ -175,7 +175,8 @@ func fileURI(name string) string {
 	return b.String()
 }
 
-// logicalLocations are the registry keys and values, the files and the structures of the disk that a finding's evidence names.
+// logicalLocations are what a finding's evidence names: registry keys and values, files, structures of the disk, what a running
+// Windows was asked.
 func logicalLocations(f check.Finding) []sarifLogical {
 	var all []sarifLogical
 	seen := map[string]bool{}
@@ -196,6 +197,8 @@ func logicalLocations(f check.Finding) []sarifLogical {
 			add("file", e.File[strings.LastIndexByte(e.File, '/')+1:], e.File)
 		case e.Structure != "":
 			add("structure", e.Structure, e.Disk, e.Structure)
+		case e.Live != "":
+			add("resource", e.Live, e.Live) // what the running Windows was asked
 		}
 	}
 	return all
