@@ -33,7 +33,7 @@ var packageChecks = []Check{
 const (
 	packageStore = `Microsoft\Windows\CurrentVersion\Appx\AppxAllUserStore`
 	// maxPackages bounds the packages of one user, maxPackageUsers the users. Windows itself comes with some hundred.
-	maxPackages, maxPackageUsers = 5_000, 500
+	maxPackages, maxPackageUsers = 5_000, 100
 	// maxPackageText bounds the names that are kept, in bytes.
 	maxPackageText = 8 << 20
 )
