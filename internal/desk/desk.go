@@ -96,7 +96,8 @@ type Desk struct {
 	eng dbos.Context
 	log *slog.Logger
 
-	storing sync.Mutex // see storedRecord
+	storing sync.Mutex    // see storedRecord
+	heavy   chan struct{} // one for each heavy stage at work
 
 	stopWatch context.CancelFunc
 	watching  sync.WaitGroup
@@ -141,7 +142,7 @@ func New(ctx context.Context, cfg Config) (*Desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Desk{cfg: cfg, db: db, log: cfg.Log}
+	d := &Desk{cfg: cfg, db: db, log: cfg.Log, heavy: make(chan struct{}, heavyStages)}
 	if err := d.open(ctx); err != nil {
 		d.Close()
 		return nil, err

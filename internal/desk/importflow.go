@@ -19,10 +19,10 @@ import (
 var importDisk = flow{
 	name: "import-disk",
 	steps: []step{
-		stage{"stage", taskActive, "pending", 2, (*Desk).stageImport}.step(),
-		stage{"validate", taskValidating, "validating", 16, (*Desk).validateImport}.step(),
-		stage{"convert", taskConverting, "converting", 28, (*Desk).convertImport}.step(),
-		stage{"register", taskUpdating, "preparing ami", 85, (*Desk).registerImport}.step(),
+		stage{"stage", taskActive, "pending", 2, false, (*Desk).stageImport}.step(),
+		stage{"validate", taskValidating, "validating", 16, true, (*Desk).validateImport}.step(),
+		stage{"convert", taskConverting, "converting", 28, true, (*Desk).convertImport}.step(),
+		stage{"register", taskUpdating, "preparing ami", 85, false, (*Desk).registerImport}.step(),
 		{"finish", (*Desk).finishImport},
 	},
 	fail: func(d *Desk, ctx context.Context, id string, f *failure) error {

@@ -21,13 +21,21 @@ import (
 // waits for.
 type stage struct {
 	name, status, message string
-	percent               int // of the task, when it begins
+	percent               int  // of the task, when it begins
+	heavy                 bool // it needs memory and processors: few are at work at a time
 	run                   func(d *Desk, ctx context.Context, r *importRecord) error
 }
 
 // step is the flow's step that the stage is.
 func (s stage) step() step {
 	return step{s.name, func(d *Desk, ctx context.Context, id string) error {
+		if s.heavy {
+			leave, err := d.turn(ctx, id)
+			if err != nil {
+				return err
+			}
+			defer leave()
+		}
 		r, err := d.enter(ctx, id, s)
 		if err != nil {
 			return err
@@ -78,6 +86,30 @@ func (d *Desk) enter(ctx context.Context, id string, s stage) (*importRecord, er
 		return nil, fmt.Errorf("desk: %w", err)
 	}
 	return r, r.late(d)
+}
+
+// heavyStages is how many heavy stages are at work at a time. One takes some 25 MiB, and all processors when it can.
+const heavyStages = 3
+
+// turn waits until a heavy stage may begin. Waiting does not count for the stage's time.
+func (d *Desk) turn(ctx context.Context, id string) (leave func(), err error) {
+	for {
+		select {
+		case d.heavy <- struct{}{}:
+			return func() { <-d.heavy }, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(superviseInterval):
+		}
+		if r, err := d.importTask(ctx, id); err != nil {
+			return nil, err
+		} else if r.CancelRequested {
+			return nil, errCancelled
+		}
+		if _, err := d.db.NewUpdate().Model((*importRecord)(nil)).Set("waits_for = ?", "other imports, for its turn").Set("seen_at = ?", d.now()).Where("id = ?", id).Exec(ctx); err != nil {
+			return nil, fmt.Errorf("desk: %w", err)
+		}
+	}
 }
 
 // Defaults of Config.StageTime and Config.StageRate. Amazon gives no such numbers; an import there "can take up to several
