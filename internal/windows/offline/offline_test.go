@@ -2,6 +2,7 @@ package offline
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -61,7 +62,7 @@ other:Windows/System32/ntoskrnl.exe = text "kernel"
 }
 
 // machine makes the raw disk of a machine and opens it.
-func machine(t *testing.T, name string) (*phony.Machine, []byteDisk) {
+func machine(t testing.TB, name string) (*phony.Machine, []byteDisk) {
 	t.Helper()
 	files := fstest.MapFS{}
 	list, err := fs.Glob(machines.FS, "*.txtar")
@@ -102,7 +103,7 @@ type byteDisk struct {
 
 func (d byteDisk) Size() int64 { return d.size }
 
-func envelope(t *testing.T, disks ...byteDisk) *disk.Envelope {
+func envelope(t testing.TB, disks ...byteDisk) *disk.Envelope {
 	t.Helper()
 	all := &disk.Envelope{Format: "RAW"}
 	for _, d := range disks {
@@ -115,7 +116,7 @@ func envelope(t *testing.T, disks ...byteDisk) *disk.Envelope {
 	return all
 }
 
-func only(t *testing.T, disks ...byteDisk) *System {
+func only(t testing.TB, disks ...byteDisk) *System {
 	t.Helper()
 	systems, err := Open(envelope(t, disks...))
 	if err != nil {
@@ -583,6 +584,28 @@ func TestBrokenTable(t *testing.T) {
 	var e *EncryptedError
 	if !errors.As(err, &e) || e.By != "LUKS" || e.Partition != 0 {
 		t.Error(err)
+	}
+}
+
+// TestOverlappingPartitions: the first of two partitions that share bytes is looked into, the other one is said to overlap it.
+func TestOverlappingPartitions(t *testing.T) {
+	m, disks := machine(t, phony.Base)
+	row := make([]byte, 16)
+	if _, err := disks[0].ReadAt(row, 446+16); err != nil { // C:
+		t.Fatal(err)
+	}
+	put(t, disks[0], 446+32, row)
+	s := only(t, disks...)
+	parts := s.Machine().Disks[0].Partitions
+	if len(parts) != 3 || parts[1].Err != nil || parts[1].Role != windows.RoleSystem || parts[2].Err == nil || !strings.Contains(parts[2].Err.Error(), "overlaps partition 2") || parts[2].Volume != nil {
+		t.Errorf("%+v", parts)
+	}
+	// The last sector of one is the first of the next.
+	binary.LittleEndian.PutUint32(row[8:], uint32((m.Partitions[1].Start+m.Partitions[1].Length)/512-1))
+	binary.LittleEndian.PutUint32(row[12:], 1)
+	put(t, disks[0], 446+32, row)
+	if p := only(t, disks...).Machine().Disks[0].Partitions[2]; p.Err == nil {
+		t.Errorf("%+v", p)
 	}
 }
 

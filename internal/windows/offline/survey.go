@@ -122,10 +122,15 @@ func (s *found) disk(i int, d *disk.Disk) {
 		} else {
 			p.Bootable = esp
 		}
-		// What a volume manager divides is no volume, whatever its first sector looks like.
-		if t.Managed != disk.NotManaged {
+		// What a volume manager divides is no volume, whatever its first sector looks like. And no byte belongs to two volumes: a table
+		// that says so could have the same gigabytes read as often as it has entries.
+		over := slices.IndexFunc(w.Partitions, func(q windows.Partition) bool { return p.Start < q.Start+q.Length && q.Start < p.Start+p.Length })
+		switch {
+		case t.Managed != disk.NotManaged:
 			p.Err = fmt.Errorf("the disk is managed by %s", t.Managed)
-		} else {
+		case over >= 0:
+			p.Err = fmt.Errorf("it overlaps partition %d", w.Partitions[over].Number)
+		default:
 			s.partition(i, d, &p, esp)
 		}
 		w.Partitions = append(w.Partitions, p)
