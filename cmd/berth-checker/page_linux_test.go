@@ -52,18 +52,18 @@ func loadText(t *testing.T, text string) func() (*phony.Machine, error) {
 	}
 }
 
-// unfitWine is a Wine that is the machine unfit, with the recording program in C:\BYOL.
-func unfitWine(t *testing.T) (w *wine, program string) {
+// wineAs is a Wine that is a machine, with the program in C:\BYOL that reads what Wine cannot tell from a record.
+func wineAs(t *testing.T, machine string) (w *wine, program string) {
 	t.Helper()
 	b, err := theBench()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, sys := phonyMachine(t, loadText(t, unfit))
+	m, sys := phonyMachine(t, loadText(t, machine))
 	w = newWine(t)
 	w.take(t, sys)
 	w.record(t, m, sys)
-	w.install(t, b.sysprep, "windows/system32/Sysprep", "sysprep.exe")
+	w.install(t, b.doubles, "windows/system32/Sysprep", "sysprep.exe")
 	return w, w.install(t, b.recorded, "BYOL", "berth-checker.exe")
 }
 
@@ -185,7 +185,7 @@ func text(t *testing.T, ctx context.Context, css string) string {
 
 // TestDialog goes through the document's Step 2 in a browser.
 func TestDialog(t *testing.T) {
-	w, program := unfitWine(t)
+	w, program := wineAs(t, unfit)
 	w.more = append(w.more, "SYSPREP_FAILS=1")
 	s := w.serve(t, program)
 	ctx := chromium(t)
@@ -268,7 +268,7 @@ func TestDialog(t *testing.T) {
 // TestSysprepSucceeds: the page says that Windows shuts down.
 func TestSysprepSucceeds(t *testing.T) {
 	t.Parallel()
-	w, program := unfitWine(t)
+	w, program := wineAs(t, unfit)
 	out, stderr, code := w.run(t, program, "--yes", "--fix", "--sysprep", "--output", "json")
 	if code != 0 || !strings.Contains(stderr, "Sysprep has succeeded") || !strings.Contains(out, `"fit": true`) {
 		t.Errorf("exit code %d\n%.2000s\n%s", code, out, stderr)
@@ -282,7 +282,7 @@ func TestSysprepSucceeds(t *testing.T) {
 // TestConsole: without a browser; the exit codes; nothing without a yes.
 func TestConsole(t *testing.T) {
 	t.Parallel()
-	w, program := unfitWine(t)
+	w, program := wineAs(t, unfit)
 	if _, stderr, code := w.run(t, program, "--output", "text"); code != exitTrouble || !strings.Contains(stderr, "Begin the tests? [y/N]") {
 		t.Errorf("without an answer: exit code %d, %s", code, stderr)
 	}
@@ -308,10 +308,55 @@ func TestConsole(t *testing.T) {
 	}
 }
 
+// cluttered is a machine with what only a running Windows can remove.
+const cluttered = `A PCoIP agent, and a package that a user has installed.
+-- machine --
+base = win10-2004-enterprise
+-- registry.reg --
+[HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Services\PCoIPAgent]
+"ObjectName"="LocalSystem"
+"Start"=dword:00000002
+"Type"=dword:00000010
+[HKEY_LOCAL_MACHINE\SOFTWARE\WOW6432Node\Microsoft\Windows\CurrentVersion\Uninstall\PCoIP Standard Agent]
+"DisplayName"="PCoIP Standard Agent"
+[HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows\CurrentVersion\Appx\AppxAllUserStore\S-1-5-21-1472583690-2846193057-3905172846-1001\Microsoft.SkypeApp_14.53.77.0_x64__kzf8qxf38zg5c]
+-- files --
+Program Files (x86)/Teradici/PCoIP Agent/uninst.exe = pe 386
+`
+
+// TestRemoval: a program's uninstaller is run, and a package is removed through PowerShell.
+func TestRemoval(t *testing.T) {
+	t.Parallel()
+	w, program := wineAs(t, cluttered)
+	b, err := theBench()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.install(t, b.doubles, "Program Files (x86)/Teradici/PCoIP Agent", "uninst.exe")
+	w.install(t, b.doubles, "windows/system32/WindowsPowerShell/v1.0", "powershell.exe")
+	out, stderr, code := w.run(t, program, "--yes", "--fix")
+	if code != 0 || !strings.Contains(stderr, "uninstall PCoIP agent") || !strings.Contains(stderr, "remove the package Microsoft.SkypeApp_14.53.77.0_x64__kzf8qxf38zg5c") {
+		t.Errorf("exit code %d\n%s\n%s", code, out, stderr)
+	}
+}
+
+// TestLive runs the tests of windows/live that are for Windows.
+func TestLive(t *testing.T) {
+	t.Parallel()
+	b, err := theBench()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, stderr, code := newWine(t).run(t, b.live, "-test.v")
+	if code != 0 || !strings.Contains(out, "--- PASS: TestAccounts") {
+		t.Errorf("exit code %d\n%s\n%s", code, out, stderr)
+	}
+}
+
 // TestUpdatesAreRestored: on Ctrl-C, and at the next start after the program was killed.
 func TestUpdatesAreRestored(t *testing.T) {
 	t.Parallel()
-	w, program := unfitWine(t)
+	w, program := wineAs(t, unfit)
 	begin := func(s *sitting) {
 		t.Helper()
 		jar, err := cookiejar.New(nil)

@@ -11,8 +11,8 @@ import (
 	"berth/internal/windows/live"
 )
 
-// recordedMachine is a machine that runs in Wine. Wine has no licence, no Security Center, no disks and no accounts to tell of: what a
-// Windows would answer there stands in a file. Registry, services, files and Sysprep are Wine's.
+// recordedMachine is a machine that runs in Wine. Wine has no licence, no Security Center and no disks to tell of: what a Windows would
+// answer there stands in a file. All else is asked of Wine.
 type recordedMachine struct {
 	*live.System
 	record record
@@ -23,9 +23,7 @@ type record struct {
 	Machine   windows.Machine
 	Licensing *windows.Licensing
 	AntiVirus []windows.AntiVirusProduct
-	Packages  []windows.Package
 	Device    *windows.DeviceGuard
-	Reboot    []string
 }
 
 // recordVariable names the file, in the environment.
@@ -55,13 +53,9 @@ func (m *recordedMachine) AntiVirus() ([]windows.AntiVirusProduct, error) {
 	return m.record.AntiVirus, nil
 }
 
-func (m *recordedMachine) Packages() ([]windows.Package, error) { return m.record.Packages, nil }
-
 func (m *recordedMachine) DeviceGuard() (windows.DeviceGuard, error) {
 	if m.record.Device == nil {
 		return windows.DeviceGuard{}, errNotRecorded
 	}
 	return *m.record.Device, nil
 }
-
-func (m *recordedMachine) PendingReboot() ([]string, error) { return m.record.Reboot, nil }

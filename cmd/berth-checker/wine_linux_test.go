@@ -36,7 +36,8 @@ type bench struct {
 	folder   string
 	checker  string // the program as it is given away
 	recorded string // the same, but for what Wine cannot tell; see recorded_windows.go
-	sysprep  string // see testdata/sysprep
+	doubles  string // programs of Windows that Wine has not got; see testdata/doubles
+	live     string // the tests of windows/live that are for Windows
 	prefix   string
 }
 
@@ -50,21 +51,23 @@ var theBench = sync.OnceValues(func() (b bench, err error) {
 		return b, err
 	}
 	benchFolder = b.folder
-	b.checker, b.recorded, b.sysprep = filepath.Join(b.folder, "berth-checker.exe"), filepath.Join(b.folder, "recorded.exe"), filepath.Join(b.folder, "sysprep.exe")
+	b.checker, b.recorded = filepath.Join(b.folder, "berth-checker.exe"), filepath.Join(b.folder, "recorded.exe")
+	b.doubles, b.live = filepath.Join(b.folder, "doubles.exe"), filepath.Join(b.folder, "live.test.exe")
 	b.prefix = filepath.Join(b.folder, "prefix")
-	made := make(chan error, 4)
+	made := make(chan error, 5)
 	build := func(args ...string) {
-		cmd := exec.Command("go", append([]string{"build", "-trimpath", "-ldflags", "-s -w"}, args...)...)
+		cmd := exec.Command("go", args...)
 		cmd.Env = append(os.Environ(), "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
-			err = fmt.Errorf("go build %q: %w: %s", args, err, out)
+			err = fmt.Errorf("go %q: %w: %s", args, err, out)
 		}
 		made <- err
 	}
-	go build("-o", b.checker, ".")
-	go build("-o", b.recorded, "-tags", "recorded", ".")
-	go build("-o", b.sysprep, "./testdata/sysprep")
+	go build("build", "-trimpath", "-ldflags", "-s -w", "-o", b.checker, ".")
+	go build("build", "-trimpath", "-ldflags", "-s -w", "-tags", "recorded", "-o", b.recorded, ".")
+	go build("build", "-trimpath", "-ldflags", "-s -w", "-o", b.doubles, "./testdata/doubles")
+	go build("test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", b.live, "berth/internal/windows/live")
 	go func() { made <- makePrefix(b.prefix) }()
 	for range cap(made) {
 		if e := <-made; e != nil && err == nil {
@@ -381,15 +384,13 @@ func (w *wine) record(t *testing.T, m *phony.Machine, sys *offline.System) {
 	machine.Drives = nil
 	licensing, err1 := m.Guest.Licensing()
 	antiVirus, err2 := m.Guest.AntiVirus()
-	packages, err3 := m.Guest.Packages()
-	device, err4 := m.Guest.DeviceGuard()
-	reboot, err5 := m.Guest.PendingReboot()
-	for _, err := range []error{err1, err2, err3, err4, err5} {
+	device, err3 := m.Guest.DeviceGuard()
+	for _, err := range []error{err1, err2, err3} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	b, err := json.Marshal(map[string]any{"Machine": machine, "Licensing": licensing, "AntiVirus": antiVirus, "Packages": packages, "Device": device, "Reboot": reboot})
+	b, err := json.Marshal(map[string]any{"Machine": machine, "Licensing": licensing, "AntiVirus": antiVirus, "Device": device})
 	if err != nil {
 		t.Fatal(err)
 	}
