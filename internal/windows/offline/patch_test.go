@@ -19,6 +19,7 @@ import (
 	"berth/internal/windows"
 	"berth/internal/windows/ntfs"
 	"berth/internal/windows/registry"
+	"berth/testdata/hostile"
 )
 
 func init() {
@@ -306,7 +307,7 @@ func TestPatchRefusesMachines(t *testing.T) {
 }
 
 // dataAttribute is where an MFT record's unnamed $DATA attribute is on the disk.
-func dataAttribute(t *testing.T, d byteDisk, s *System, name string) int64 {
+func dataAttribute(t testing.TB, d byteDisk, s *System, name string) int64 {
 	t.Helper()
 	i, err := fs.Stat(s.Files(), name)
 	if err != nil {
@@ -514,4 +515,73 @@ func everything(t *testing.T, k windows.Key) map[string]string {
 	}
 	walk("", k)
 	return all
+}
+
+// FuzzPatch changes eight bytes of a machine's disk, in the MFT records of its hives, in the hives or anywhere, and has it mended: that is refused, or
+// the bytes to write lie on its volume, beside what is the file system's own, and what they leave is mended, and is not edited again.
+func FuzzPatch(f *testing.F) {
+	_, disks := machine(f, "mend")
+	s := only(f, disks...)
+	_, start, length := s.Location()
+	var spots [][2]int64 // offset and length of what is worth to be changed
+	for _, h := range []windows.Hive{windows.SystemHive, windows.Software, windows.SAM} {
+		name := configDir + string(h)
+		at := dataAttribute(f, disks[0], s, name)
+		spots = append(spots, [2]int64{at, 80}, [2]int64{at &^ 1023, 1024})
+		list, err := s.Volume().Extents(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, e := range list {
+			spots = append(spots, [2]int64{start + e.VolumeOffset, e.Length})
+		}
+	}
+	spots = append(spots, [2]int64{start, 512}, [2]int64{start, 200 << 20}, [2]int64{0, 1 << 20})
+	env := envelope(f, disks...)
+	img := env.Disks[0].Image
+	for i := range spots {
+		f.Add(uint8(i), uint32(32), []byte{0xff, 0xff, 0xff, 0x7f})
+		f.Add(uint8(i), uint32(16), []byte{0, 0, 0, 0})
+		f.Add(uint8(i), uint32(8192+40), []byte{1})
+	}
+	f.Fuzz(func(t *testing.T, spot uint8, at uint32, b []byte) {
+		p := spots[int(spot)%len(spots)]
+		off := p[0] + int64(at)%p[1]
+		broken := disk.Overlay(img, []disk.Patch{{Off: off, Data: b[:min(len(b), 8)]}})
+		with := func(img disk.Image) *System {
+			e := *env
+			e.Disks = slices.Clone(env.Disks)
+			e.Disks[0].Image = img
+			systems, err := Open(&e)
+			if err != nil || len(systems) == 0 {
+				return nil
+			}
+			return systems[0]
+		}
+		s := with(broken)
+		if s == nil {
+			return
+		}
+		var patches []disk.Patch
+		var err error
+		hostile.Bounded(t, 1<<20, func() { patches, err = s.Patch(mended, mending...) })
+		if err != nil {
+			return
+		}
+		for _, p := range patches {
+			if p.Off < start || p.Off+int64(len(p.Data)) > start+length {
+				t.Fatalf("%d bytes at %#x are not on the volume", len(p.Data), p.Off)
+			}
+		}
+		if err := s.apart(patches); err != nil {
+			t.Fatal(err)
+		}
+		after := with(disk.Overlay(broken, patches))
+		if after == nil {
+			t.Fatal("the mended disk has no Windows")
+		}
+		if d, err := after.Diff(mending...); err != nil || len(d) != 0 {
+			t.Fatalf("what is left to mend: %+v, %v", d, err)
+		}
+	})
 }
