@@ -17,7 +17,7 @@ type Options struct {
 	Office bool
 	// Ingestion is the service's own run while it imports the image: every WARN is FAIL, and so is what is UNKNOWN although the
 	// table does not leave it to the guest. It asks for all that the document asks for: Amazon's ingestion leaves DiskSizeExceeded out
-	// and is content with 10 GB free beside an Office subscription (facts §4.1), which shows only when WorkSpaces are made of the image.
+	// and is content with 10 GB free beside an Office subscription (facts §4.1).
 	Ingestion bool
 }
 
