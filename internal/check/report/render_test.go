@@ -103,6 +103,35 @@ func TestParts(t *testing.T) {
 	}
 }
 
+// TestPartsOfARunningWindows: whatever can be fixed is fixed in it, and no command for a disk is told.
+func TestPartsOfARunningWindows(t *testing.T) {
+	parts := Parts(unfit(), Subject{Running: true})
+	i := slices.IndexFunc(parts, func(p Part) bool { return p.Name == "fixable" })
+	if i < 0 || len(parts[i].Findings) != 2 || slices.ContainsFunc(parts, func(p Part) bool { return p.Name == "script" }) {
+		t.Errorf("parts %v", parts)
+	}
+	if out := text(t, unfit(), TextOptions{}); !strings.Contains(out, "berth fix") {
+		t.Errorf("a disk's report does not tell the command:\n%s", out)
+	}
+	var b strings.Builder
+	if err := Text(&b, unfit(), Subject{Running: true}, TextOptions{}); err != nil || strings.Contains(b.String(), "copy of the disk") || strings.Contains(b.String(), "export it") {
+		t.Errorf("a running Windows is told what concerns a disk: %v\n%s", err, b.String())
+	}
+}
+
+// TestLogVerdicts: the log ends with what the checker's dialog says.
+func TestLogVerdicts(t *testing.T) {
+	for want, r := range map[string]check.Report{
+		"Validation Successful\n":                      {Fit: true},
+		"Validation failed\n":                          unfit(),
+		"something that is needed could not be read\n": {Findings: []check.Finding{{Code: "A", Outcome: check.Unknown}}},
+	} {
+		if log := decode(Logs(r, nil, subject())[0].Bytes); !strings.HasSuffix(log, want) {
+			t.Errorf("the log does not end with %q:\n%s", want, log)
+		}
+	}
+}
+
 func TestJSONReadsBack(t *testing.T) {
 	var back check.Report
 	if err := json.Unmarshal([]byte(render(t, "unfit.json", unfit(), subject())), &back); err != nil {
