@@ -55,7 +55,7 @@ func FuzzDecoders(f *testing.F) {
 		if path, ok := onSystemVolume(s); ok && (strings.Contains(path, "..") && strings.Contains("/"+path+"/", "/../") || strings.HasPrefix(path, "/")) {
 			t.Errorf("%q leads to %q", s, path)
 		}
-		found, reasons := stoppers([]windows.Package{{FullName: s, Users: []string{"S-1-5-21-1-2-3-1001"}}}, []string{s})
+		found, reasons := stoppers([]windows.Package{{FullName: s, Users: []string{"S-1-5-21-1-2-3-1001"}}}, []string{s}, stoppedAt([]string{s}))
 		if len(found) != len(reasons) {
 			t.Errorf("%d packages, %d reasons", len(found), len(reasons))
 		}

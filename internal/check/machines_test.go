@@ -2,9 +2,12 @@ package check_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 
 	"berth/internal/check"
@@ -54,6 +57,7 @@ func TestMachines(t *testing.T) {
 			}
 			judge(t, m, systems[0], m.Findings)
 			if m.Guest != nil {
+				alike(t, systems[0], running{systems[0], m.Guest})
 				live := maps.Clone(m.Findings)
 				maps.Copy(live, m.LiveFindings)
 				judge(t, m, running{systems[0], m.Guest}, live)
@@ -80,6 +84,50 @@ func (r running) Machine() windows.Machine {
 	m := r.System.Machine()
 	m.Running = true
 	return m
+}
+
+// alike holds that the machine switched off and running tells the same facts, as far as both can be known. Which packages are listed is
+// not the same, nor is how the disk's word and the running Windows's are found.
+func alike(t *testing.T, off, on windows.System) {
+	t.Helper()
+	a, b := reflect.ValueOf(*check.Collect(context.Background(), off)), reflect.ValueOf(*check.Collect(context.Background(), on))
+	known := func(v reflect.Value) bool {
+		return v.Addr().MethodByName("OK").Call(nil)[0].Bool()
+	}
+	for i := range a.NumField() {
+		name := a.Type().Field(i).Name
+		x, y := reflect.New(a.Field(i).Type()).Elem(), reflect.New(b.Field(i).Type()).Elem()
+		x.Set(a.Field(i))
+		y.Set(b.Field(i))
+		if slices.Contains([]string{"Running", "Packages", "Hibernated", "PendingRestart"}, name) || !known(x) || !known(y) {
+			continue
+		}
+		left, right := withoutPlaces(t, x.FieldByName("Value").Interface()), withoutPlaces(t, y.FieldByName("Value").Interface())
+		if !reflect.DeepEqual(left, right) {
+			t.Errorf("%s is %+v switched off and %+v running", name, left, right)
+		}
+	}
+}
+
+// withoutPlaces is a value without what it says of where it was read.
+func withoutPlaces(t *testing.T, value any) any {
+	t.Helper()
+	b, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parts any
+	if err := json.Unmarshal(b, &parts); err != nil {
+		t.Fatal(err)
+	}
+	if list, ok := parts.([]any); ok {
+		for _, element := range list {
+			if fields, ok := element.(map[string]any); ok {
+				delete(fields, "From")
+			}
+		}
+	}
+	return parts
 }
 
 // options are what a machine is judged for.

@@ -18,7 +18,7 @@ var packageChecks = []Check{
 		Code: "AppXPackagesInstalled", ReportAs: "AppXPackagesInstalled", Level: Fail, DecidedIn: OnDisk,
 		Title:      "No AppX package is installed that Sysprep would stop at",
 		Source:     "document, Step 2 (the most common reason that Sysprep fails); facts §4.2 (service side)",
-		Evaluation: "Of every AppX package that a person has, new users must get the same: it must be provisioned, and in the same version where the two can be compared. Frameworks, resource packages and Windows's own do not count. On a disk AppxAllUserStore is read; a running Windows is asked.",
+		Evaluation: "Of every AppX package that a person has, new users must get the same: it must be provisioned, and in the same version where the two can be compared. Frameworks, resource packages and Windows's own do not count, unless the log of an earlier Sysprep says that it stopped at them. On a disk AppxAllUserStore is read; a running Windows is asked.",
 		Fix:        "The packages are removed for all users",
 		Remedy: steps(
 			"For each package named above, in Windows PowerShell as an administrator:",
@@ -138,8 +138,8 @@ var frameworks = []string{
 // package names.
 const windowsPublisher = "cw5n1h2txyewy"
 
-// stoppers are the packages that Sysprep would stop at, and why.
-func stoppers(packages []windows.Package, inbox []string) (found []windows.Package, reasons []string) {
+// stoppers are the packages that Sysprep would stop at, and why; stopped holds the full names of those that it did stop at.
+func stoppers(packages []windows.Package, inbox, stopped []string) (found []windows.Package, reasons []string) {
 	own := map[string]bool{}
 	for _, full := range inbox {
 		if p, ok := parsePackageName(full); ok {
@@ -159,6 +159,9 @@ func stoppers(packages []windows.Package, inbox []string) (found []windows.Packa
 		n, ok := parsePackageName(p.FullName)
 		low := strings.ToLower(n.name)
 		switch {
+		case slices.ContainsFunc(stopped, func(s string) bool { return strings.EqualFold(s, p.FullName) }):
+			found, reasons = append(found, p), append(reasons, p.FullName+" (Sysprep has stopped at it before)")
+			continue
 		case !ok:
 			found, reasons = append(found, p), append(reasons, p.FullName+" (its name is not one of a package)")
 			continue
@@ -179,12 +182,24 @@ func stoppers(packages []windows.Package, inbox []string) (found []windows.Packa
 	return found, reasons
 }
 
+// stoppedAt takes the packages' full names out of the lines of Sysprep's log: "Package <name> was installed for a user, but not ...".
+func stoppedAt(lines []string) []string {
+	var list []string
+	for _, line := range lines {
+		before, _, ok := strings.Cut(line, " was installed for a user")
+		if _, name, named := strings.Cut(before, "Package "); ok && named {
+			list = append(list, strings.TrimSpace(name))
+		}
+	}
+	return list
+}
+
 func judgePackages(f *Facts, _ Params) Verdict {
-	on := []fact{f.Packages, f.InboxPackages}
+	on := []fact{f.Packages, f.InboxPackages, f.SysprepErrors}
 	if v, no := missing(on...); no {
 		return v
 	}
-	found, reasons := stoppers(f.Packages.Value, f.InboxPackages.Value)
+	found, reasons := stoppers(f.Packages.Value, f.InboxPackages.Value, stoppedAt(f.SysprepErrors.Value))
 	if len(found) == 0 {
 		return pass("No user has a package that new users would not get.", on...)
 	}
@@ -200,7 +215,7 @@ func judgePackages(f *Facts, _ Params) Verdict {
 }
 
 func fixPackages(f *Facts, _ Params) []windows.Change {
-	found, _ := stoppers(f.Packages.Value, f.InboxPackages.Value)
+	found, _ := stoppers(f.Packages.Value, f.InboxPackages.Value, stoppedAt(f.SysprepErrors.Value))
 	var list []windows.Change
 	for _, p := range found {
 		list = append(list, windows.RemovePackage{FullName: p.FullName})

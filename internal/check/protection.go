@@ -114,7 +114,7 @@ func (r *reader) antiVirus() Known[[]AntiVirus] {
 		for _, p := range list {
 			products = append(products, r.product(p.Name, p.Executable, "", at.says(fmt.Sprintf("registered: %s (%s)", printable(p.Name), printable(p.Executable)))))
 		}
-		return read(products, at.plus(fmt.Sprintf(": %d", len(list))))
+		return read(byName(products), at.plus(fmt.Sprintf(": %d", len(list))))
 	}
 	const providers = `Microsoft\Security Center\Provider\Av`
 	k, ids := r.list(windows.Software, providers, maxAntiVirus)
@@ -137,7 +137,13 @@ func (r *reader) antiVirus() Known[[]AntiVirus] {
 		}
 		products = append(products, r.product(name.Value, program.Value, id, slices.Concat(name.From, program.From)...))
 	}
-	return read(products, ids.From...)
+	return read(byName(products), ids.From...)
+}
+
+// byName sorts products, for WMI and the registry list them in orders of their own.
+func byName(list []AntiVirus) []AntiVirus {
+	slices.SortStableFunc(list, func(a, b AntiVirus) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 // product tells whether a registered program is still there, as far as its path can be followed.
