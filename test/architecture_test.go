@@ -34,15 +34,16 @@ var beside = map[string][]string{
 }
 
 type pkg struct {
-	ImportPath string
-	Imports    []string
+	ImportPath     string
+	Imports        []string
+	IgnoredGoFiles []string
 }
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
 	var ps []pkg
 	for _, system := range []string{"linux", "windows"} { // the floors hold for the files of either
-		cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "berth/...")
+		cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,IgnoredGoFiles", "berth/...")
 		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
 		out, err := cmd.Output()
 		if err != nil {
@@ -98,6 +99,24 @@ func TestSDKStaysWhereItBelongs(t *testing.T) {
 			if strings.HasPrefix(im, "github.com/aws/") && !slices.Contains(allowed, name) {
 				t.Errorf("%s imports %s", name, im)
 			}
+		}
+	}
+}
+
+// TestBuildTags: what is compiled for one system only is where the running Windows is asked, and where a file is locked.
+func TestBuildTags(t *testing.T) {
+	allowed := []string{"internal/windows/live", "cmd/berth-checker", "internal/disk"} // disk: locks on files
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, "berth/")
+		seen[name] = seen[name] || len(p.IgnoredGoFiles) > 0
+		if len(p.IgnoredGoFiles) > 0 && !slices.Contains(allowed, name) {
+			t.Errorf("%s has files that not every system compiles: %q", name, p.IgnoredGoFiles)
+		}
+	}
+	for _, name := range allowed {
+		if !seen[name] {
+			t.Errorf("%s has no file of that kind: is this test still looking?", name)
 		}
 	}
 }

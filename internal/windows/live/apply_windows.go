@@ -91,11 +91,22 @@ func (s *System) setValue(ctx context.Context, c windows.SetValue) error {
 	return s.tell(ctx, c)
 }
 
+// setReservedStorage is the first build whose DISM knows /Set-ReservedStorageState (Windows 10, version 2004).
+const setReservedStorage = 19041
+
 // tell lets Windows' own tools do the rest where a value alone is not all: they would put it back, or it concerns files.
 func (s *System) tell(ctx context.Context, c windows.SetValue) error {
-	off := len(c.Value.Data) == 4 && binary.LittleEndian.Uint32(c.Value.Data) == 0
-	if off && c.Hive == windows.SystemHive && strings.EqualFold(c.Key, `CurrentControlSet\Control\Power`) && strings.EqualFold(c.Value.Name, "HibernateEnabled") {
+	if len(c.Value.Data) != 4 || binary.LittleEndian.Uint32(c.Value.Data) != 0 {
+		return nil
+	}
+	is := func(hive windows.Hive, key, name string) bool {
+		return c.Hive == hive && strings.EqualFold(c.Key, key) && strings.EqualFold(c.Value.Name, name)
+	}
+	switch {
+	case is(windows.SystemHive, `CurrentControlSet\Control\Power`, "HibernateEnabled"):
 		return s.tool(ctx, "powercfg.exe", "/hibernate", "off") // deletes hiberfil.sys, too
+	case is(windows.Software, `Microsoft\Windows\CurrentVersion\ReserveManager`, "ActiveScenario") && sys.RtlGetVersion().BuildNumber >= setReservedStorage:
+		return s.tool(ctx, "dism.exe", "/Online", "/Set-ReservedStorageState", "/State:Disabled") // facts §4.2, ReservedStorageInUse
 	}
 	return nil
 }

@@ -267,6 +267,9 @@ func (s *System) volume(path string) *volume {
 		return fail("file system", err)
 	}
 	v.info.Label, v.fileSystem = sys.UTF16ToString(label), sys.UTF16ToString(kind)
+	if strings.HasPrefix(v.fileSystem, "FAT") { // FAT32
+		v.fileSystem = "FAT"
+	}
 	var free, total uint64
 	if err := sys.GetDiskFreeSpaceEx(p, nil, &total, &free); err != nil {
 		return fail("free space", err)

@@ -17,7 +17,7 @@ const sFalse = 1
 const maxRows = 10_000
 
 // wmi asks a query in the Windows Management Instrumentation's language and returns the properties asked for of every object.
-// A class or namespace that does not exist is an error, not an empty answer.
+// A class or namespace that does not exist is an error, not an empty answer; a property that does not exist is nil.
 func wmi(namespace, query string, properties ...string) ([]map[string]any, error) {
 	type answer struct {
 		rows []map[string]any
@@ -32,19 +32,30 @@ func wmi(namespace, query string, properties ...string) ([]map[string]any, error
 		done <- answer{rows, err}
 	}()
 	a := <-done
-	var com *ole.OleError
-	if errors.As(a.err, &com) { // its own text is longer and says less
-		code := uint32(com.Code())
-		var raised ole.EXCEPINFO
-		if errors.As(com.SubError(), &raised) && raised.SCODE() != 0 {
-			code = raised.SCODE() // what the method raised: 0x80041010 is an invalid class, 0x8004100e a namespace
-		}
+	if code := raised(a.err); code != 0 { // the error's own text is longer and says less
 		a.err = fmt.Errorf("COM error %#x", code)
 	}
 	if a.err != nil {
 		return nil, fmt.Errorf(`WMI %s, %q: %w`, namespace, query, a.err)
 	}
 	return a.rows, nil
+}
+
+// wbemNotFound is WBEM_E_NOT_FOUND.
+const wbemNotFound = 0x80041002
+
+// raised is the code of an error of COM: what the method raised, if it raised something (0x80041010 is an invalid class, 0x8004100e an
+// invalid namespace), else its own. 0: it is no error of COM.
+func raised(err error) uint32 {
+	var com *ole.OleError
+	if !errors.As(err, &com) {
+		return 0
+	}
+	var by ole.EXCEPINFO
+	if errors.As(com.SubError(), &by) && by.SCODE() != 0 {
+		return by.SCODE()
+	}
+	return uint32(com.Code())
 }
 
 func wmiHere(namespace, query string, properties []string) (rows []map[string]any, err error) {
@@ -81,6 +92,9 @@ func wmiHere(namespace, query string, properties []string) (rows []map[string]an
 		row := map[string]any{}
 		for _, name := range properties {
 			value, err := property(v.ToIDispatch(), name)
+			if raised(err) == wbemNotFound { // this Windows is older than the property
+				value, err = nil, nil
+			}
 			if err != nil {
 				return fmt.Errorf("property %s: %w", name, err)
 			}
