@@ -90,6 +90,30 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
+// TestBackup: the way to keys that are closed to us leads to the same keys. Wine closes none.
+func TestBackup(t *testing.T) {
+	here(t)
+	k := &key{root: registry.LOCAL_MACHINE, path: `software\` + scratch}
+	h, err := k.backup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if names, err := h.ReadSubKeyNames(-1); err != nil || !slices.Equal(names, []string{"Below"}) {
+		t.Errorf("keys %q, %v", names, err)
+	}
+	k.path += `\None`
+	if _, err := k.backup(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a key that is not there: %v", err)
+	}
+	users := &key{root: registry.USERS, path: ".DEFAULT"}
+	if h, err := users.backup(); err != nil {
+		t.Error(err)
+	} else {
+		h.Close()
+	}
+}
+
 // TestMissingHive: a hive that is not there makes none of its keys absent.
 func TestMissingHive(t *testing.T) {
 	s := here(t)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	sys "golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/registry"
@@ -118,11 +119,7 @@ type key struct {
 	top  int // length of the hive's own part of the path
 }
 
-// backupRestore lets the holder of SeBackupPrivilege read keys whose access list lets only SYSTEM in, as that of SAM does
-// (winnt.h, REG_OPTION_BACKUP_RESTORE). It avoids writing the hive with everybody's password hashes to a file.
-const backupRestore = 4
-
-// handle opens the key with the rights that our token has, or else as a backup.
+// handle opens the key with the rights that our token has, or else to be read as a backup would.
 func (k *key) handle(access uint32) (registry.Key, error) {
 	p, err := sys.UTF16PtrFromString(k.path)
 	if err != nil {
@@ -131,14 +128,29 @@ func (k *key) handle(access uint32) (registry.Key, error) {
 	var h sys.Handle
 	err = sys.RegOpenKeyEx(sys.Handle(k.root), p, 0, access|registry.WOW64_64KEY, &h)
 	if errors.Is(err, sys.ERROR_ACCESS_DENIED) && access == registry.READ {
-		if sys.RegOpenKeyEx(sys.Handle(k.root), p, backupRestore, access|registry.WOW64_64KEY, &h) == nil {
-			err = nil
-		}
+		return k.backup()
 	}
+	return registry.Key(h), err
+}
+
+var procOpenKeyEx = sys.NewLazySystemDLL("ntdll.dll").NewProc("NtOpenKeyEx")
+
+// backup opens the key to be read by the holder of SeBackupPrivilege, whoever its access list lets in: that of SAM lets in SYSTEM alone.
+// (Microsoft, "ZwOpenKeyEx", REG_OPTION_BACKUP_RESTORE.) It avoids writing the hive with everybody's password hashes to a file.
+func (k *key) backup() (registry.Key, error) {
+	const backupRestore = 4
+	top := map[registry.Key]string{registry.LOCAL_MACHINE: `\Registry\Machine\`, registry.USERS: `\Registry\User\`}[k.root]
+	name, err := sys.NewNTUnicodeString(top + k.path)
 	if err != nil {
 		return 0, err
 	}
-	return registry.Key(h), nil
+	at := sys.OBJECT_ATTRIBUTES{ObjectName: name, Attributes: sys.OBJ_CASE_INSENSITIVE}
+	at.Length = uint32(unsafe.Sizeof(at))
+	var h registry.Key
+	if status, _, _ := procOpenKeyEx.Call(uintptr(unsafe.Pointer(&h)), registry.READ, uintptr(unsafe.Pointer(&at)), backupRestore); status != 0 {
+		return 0, sys.NTStatus(status).Errno()
+	}
+	return h, nil
 }
 
 func (k *key) Name() string {
