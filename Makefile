@@ -66,7 +66,7 @@ fuzz: ## Every fuzz target for FUZZTIME
 
 # What reads a stranger's disk: containers, partition tables, inflate, NTFS, FAT, hives, their logs, the boot configuration.
 fuzz-short: ## The readers of disks, 10 s each
-	@scripts/fuzz 10s 'Fuzz(Open|Copy|Partitions|Raw|Volume|FAT|Hive|Log|BootStore)'
+	@scripts/fuzz 10s 'Fuzz(Open|Copy|Partitions|Raw|Volume|FAT|Hive|Log|BootStore|Patch|Script)'
 
 clean: ## Remove what was built (not the data folder)
 	rm -rf bin internal/console/dist/.built web/node_modules

@@ -60,7 +60,7 @@ type Finding struct {
 	Fixable bool `json:"fixable"`
 	// Fix is what the program can do about it; nil where it can do nothing.
 	Fix *Fix `json:"fix,omitempty"`
-	// MayWait: UNKNOWN, and left to the guest, which is asked during ingestion.
+	// MayWait: UNKNOWN, and left to the guest: the checker that runs inside Windows (cmd/berth-checker) decides it.
 	MayWait bool `json:"mayWait"`
 }
 
@@ -90,7 +90,8 @@ const remedyUnknown = "Start the machine, let it settle, and shut it down comple
 	"Export it again and repeat the check. If the file was copied, compare its size and checksum with the original."
 
 // remedyGuest is for checks that only a running Windows can answer.
-const remedyGuest = "Nothing to do on the disk: the running Windows is asked during ingestion."
+const remedyGuest = "The disk of a machine that is switched off cannot tell. To have it decided, run the checker inside the machine before the export; this writes it:\n" +
+	"  berth checker"
 
 // Run judges the facts. It does not touch the machine and needs no time worth mentioning. A profile that makes no sense or a
 // process that does not exist leaves every check UNKNOWN; see [LoadProfile]. A nil f is a machine of which nothing is known.

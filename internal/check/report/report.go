@@ -82,7 +82,7 @@ func Parts(r check.Report, s Subject) []Part {
 		{Name: "fixable", Title: "Can be fixed", Count: "%d can be fixed", Hint: "An edit of a copy of the disk mends this. By hand, inside the machine, it can be mended as well."},
 		{Name: "script", Title: "Can be fixed by a script", Count: "%d can be fixed by a script", Hint: "The disk does not take this, but Windows does when it runs: a script mends it. By hand it can be mended as well."},
 		{Name: "unknown", Title: "Not known", Count: "%d unknown", Hint: "What is needed for an answer could not be read. Unknown does not pass."},
-		{Name: "guest", Title: "Left to the guest", Count: "%d left to the guest", Hint: "Only the running Windows can tell. It is asked later; nothing is to be done now."},
+		{Name: "guest", Title: "Left to the guest", Count: "%d left to the guest", Hint: "Only the running Windows can tell: run the checker inside it (\"berth checker\" writes it)."},
 		{Name: "passed", Title: "Passed", Count: "%d passed"},
 		{Name: "notapplicable", Title: "Does not apply", Count: "%d not applicable"},
 	}
