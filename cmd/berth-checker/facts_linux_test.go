@@ -69,7 +69,7 @@ func TestFactsAreEqual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{phony.Base, "office-installed", "dhcp-disabled", "workspaces-byol-account-disabled", "in-place-upgrade"} {
+	for _, name := range []string{phony.Base, "office-installed", "dhcp-disabled", "workspaces-byol-account-disabled", "in-place-upgrade", "win11-24h2-enterprise"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, sys := phonyMachine(t, func() (*phony.Machine, error) { return phony.Load(name) })
