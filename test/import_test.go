@@ -27,7 +27,7 @@ import (
 // behind.
 func TestImports(t *testing.T) {
 	t.Parallel()
-	s := serve(t, "--graphics", "--enable-delay", "0s", "--region", "eu-west-1")
+	s := serve(t, "--graphics", "--enable-delay", "0s", "--region", "eu-west-1", "--import-whole") // so that the disk can be held against the export, byte by byte
 	s.bucket(t, "exports")
 	t.Run("every format", func(t *testing.T) { everyFormat(t, s) })
 	kept := s.files(t) // from here on, every import fails

@@ -72,6 +72,8 @@ type Config struct {
 	ImageQuota int64
 	// Fix says whether ImportWorkspaceImage mends what it can: the changes that a powered-off disk takes.
 	Fix bool
+	// ImportWhole keeps all of a machine's disks, also what NTFS has free and page files.
+	ImportWhole bool
 	// KeepFree is how many bytes of the data folder's file system imports leave free.
 	KeepFree int64
 	// Driver runs the desktops.

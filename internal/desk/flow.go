@@ -54,6 +54,7 @@ func flows() []*flow {
 		&enableAccount,
 		&importDisk,
 		&ingestImage,
+		&importCustomImage,
 		&registerDirectory,
 		&deregisterDirectory,
 		&createWorkspace,

@@ -114,6 +114,20 @@ func scenarios() []scenario {
 			}
 			return string(out.Images[0].State), nil
 		}, imageAvailable, imageError},
+		{&importCustomImage, imported, func(ctx context.Context, d *Desk, x ids) error {
+			_, err := d.ImportCustomWorkspaceImage(ctx, customImage("win10", &types.ImageSourceIdentifierMemberEc2ImageId{Value: x["ami"]}))
+			return err
+		}, func(ctx context.Context, d *Desk, x ids) (string, error) {
+			out, err := d.DescribeWorkspaceImages(ctx, &workspaces.DescribeWorkspaceImagesInput{})
+			if err != nil || len(out.Images) != 1 {
+				return "", err
+			}
+			c, err := d.DescribeCustomWorkspaceImageImport(ctx, &workspaces.DescribeCustomWorkspaceImageImportInput{ImageId: out.Images[0].ImageId})
+			if err != nil {
+				return "", err
+			}
+			return string(out.Images[0].State) + " " + string(c.State), nil
+		}, imageAvailable + " COMPLETED", imageError + " ERROR"},
 		{&registerDirectory, directory, func(ctx context.Context, d *Desk, x ids) error {
 			_, err := d.RegisterWorkspaceDirectory(ctx, &workspaces.RegisterWorkspaceDirectoryInput{DirectoryId: aws.String(x["directory"])})
 			return err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/uptrace/bun"
@@ -284,7 +285,8 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 			continue
 		}
 		target := d.file("imports", r.ID, fmt.Sprintf("disk-%d.qcow2", x.Number))
-		digest, err := u.Convert(ctx, i, target, func(percent float64) error {
+		// A snapshot is of a disk, whatever is on it.
+		made, err := u.Convert(ctx, i, target, d.cfg.ImportWhole || r.Kind == importsSnapshot, func(percent float64) error {
 			done := float64(before) + percent/100*float64(x.SizeBytes)
 			return tell(done/float64(max(total, 1)), fmt.Sprintf("disk %d of %d, %.0f %%", i+1, len(r.Disks), percent))
 		})
@@ -292,8 +294,8 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 			return imported(err)
 		}
 		before += x.SizeBytes
-		err = d.keep(ctx, target, &storedRecord{Digest: digest, SizeBytes: x.SizeBytes}, func(ctx context.Context, tx bun.Tx) error {
-			_, err := tx.NewUpdate().Model(&x).Set("progress = 100").Set("digest = ?", digest).WherePK().Exec(ctx)
+		err = d.keep(ctx, target, &storedRecord{Digest: made.Digest, SizeBytes: x.SizeBytes}, func(ctx context.Context, tx bun.Tx) error {
+			_, err := tx.NewUpdate().Model(&x).Set("progress = 100").Set("digest = ?", made.Digest).Set("note = ?", leftOut(made)).WherePK().Exec(ctx)
 			return err
 		})
 		if err != nil {
@@ -328,6 +330,18 @@ func (d *Desk) registerImport(ctx context.Context, r *importRecord) error {
 		_, err := tx.NewInsert().Model(&data).Exec(ctx)
 		return err
 	})
+}
+
+// leftOut tells what a copy left out of its disk, or why nothing.
+func leftOut(made image.Converted) string {
+	var said []string
+	if made.LeftOut > 0 {
+		said = append(said, sizeText(made.LeftOut)+" that Windows does not need were left out")
+	}
+	for _, why := range made.Kept {
+		said = append(said, "nothing was left out: "+image.Printable(why))
+	}
+	return strings.Join(said, "; ")
 }
 
 // letGo lets a task's files go, and the disks as far as only the task refers to them.

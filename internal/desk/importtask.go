@@ -54,6 +54,7 @@ type importedDisk struct {
 	SizeBytes     int64   `bun:"size_bytes"` // virtual
 	SnapshotID    string  `bun:"snapshot_id"`
 	Progress      int     `bun:"progress"` // percent
+	Note          string  `bun:"note"`     // what the copy left out, for people
 	Digest        *string `bun:"digest"`   // of the stored disk, from when it is there until the task is over
 }
 

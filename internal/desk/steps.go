@@ -360,6 +360,9 @@ func sizeText(n int64) string {
 func (d *Desk) importStep(ctx context.Context) (console.Step, error) {
 	s := console.Step{State: console.ToDo, Summary: "Import the upload as an AMI (ImportImage)."}
 	rs, _, err := newest[importRecord](ctx, d, "created_at DESC, id", "")
+	if err == nil {
+		err = d.loadParts(ctx, rs)
+	}
 	if err != nil {
 		return s, err
 	}
@@ -375,6 +378,10 @@ func (d *Desk) importStep(ctx context.Context) (console.Step, error) {
 				it.Detail += ": " + r.WaitsFor
 			}
 		}
+		for _, x := range r.Disks {
+			it.Detail = strings.TrimPrefix(it.Detail+"; "+x.Note, "; ")
+		}
+		it.Detail = strings.TrimSuffix(it.Detail, "; ")
 		s.Items = append(s.Items, it)
 	}
 	switch {

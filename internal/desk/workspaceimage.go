@@ -107,20 +107,13 @@ func (d *Desk) ImportWorkspaceImage(ctx context.Context, in *workspaces.ImportWo
 		r.Applications = append(r.Applications, string(a))
 	}
 	err = d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if n, err := tx.NewSelect().Model((*workspaceImageRecord)(nil)).Count(ctx); err != nil {
-			return err
-		} else if n >= maxImages {
-			return &types.ResourceLimitExceededException{Message: aws.String(fmt.Sprintf("You have reached the limit of %d images in this Region.", maxImages))}
-		}
 		if ok, err := hold(ctx, tx, (*machineImageRecord)(nil), "id", ami.ID); err != nil {
 			return err
 		} else if !ok {
 			return &types.ResourceNotFoundException{Message: aws.String(message(noImage(ami.ID))), ResourceId: in.Ec2ImageId}
 		}
-		if fresh, err := insertNew(ctx, tx, r, "name"); err != nil {
+		if err := newWorkspaceImage(ctx, tx, r); err != nil {
 			return err
-		} else if !fresh {
-			return &types.ResourceAlreadyExistsException{Message: aws.String("An image with the name " + r.Name + " already exists.")}
 		}
 		return putTags(ctx, tx, r.ID, tagsOf(in.Tags))
 	})
@@ -129,6 +122,21 @@ func (d *Desk) ImportWorkspaceImage(ctx context.Context, in *workspaces.ImportWo
 	}
 	d.start(&ingestImage, work{ID: r.ID})
 	return &workspaces.ImportWorkspaceImageOutput{ImageId: aws.String(r.ID)}, nil
+}
+
+// newWorkspaceImage writes an image's record, within the quota and under a name of its own.
+func newWorkspaceImage(ctx context.Context, tx bun.Tx, r *workspaceImageRecord) error {
+	if n, err := tx.NewSelect().Model((*workspaceImageRecord)(nil)).Count(ctx); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	} else if n >= maxImages {
+		return &types.ResourceLimitExceededException{Message: aws.String(fmt.Sprintf("You have reached the limit of %d images in this Region.", maxImages))}
+	}
+	if fresh, err := insertNew(ctx, tx, r, "name"); err != nil {
+		return err
+	} else if !fresh {
+		return &types.ResourceAlreadyExistsException{Message: aws.String("An image with the name " + r.Name + " already exists.")}
+	}
+	return nil
 }
 
 // message is what a refusal says, without its code.
@@ -258,13 +266,7 @@ var ingestImage = flow{
 		{"share", (*Desk).shareWithService},
 		{"inspect", (*Desk).inspectImage},
 		{"seal", (*Desk).sealImage},
-		{"publish", func(d *Desk, ctx context.Context, id string) error {
-			if err := d.unshare(ctx, id); err != nil {
-				return err
-			}
-			_, err := d.db.NewUpdate().Model((*workspaceImageRecord)(nil)).Set("state = ?", imageAvailable).Where("id = ? AND state = ?", id, imagePending).Exec(ctx)
-			return err
-		}},
+		{"publish", (*Desk).publishImage},
 	},
 	fail: func(d *Desk, ctx context.Context, id string, f *failure) error {
 		if err := d.unshare(ctx, id); err != nil {
@@ -289,9 +291,18 @@ var ingestImage = flow{
 	},
 	pending: func(d *Desk, ctx context.Context) ([]work, error) {
 		var ws []work
-		err := d.db.NewSelect().Model((*workspaceImageRecord)(nil)).ColumnExpr("id").Where("state = ?", imagePending).Scan(ctx, &ws)
+		err := d.db.NewSelect().Model((*workspaceImageRecord)(nil)).ColumnExpr("id").Where("state = ? AND id NOT IN (SELECT image_id FROM custom_imports)", imagePending).Scan(ctx, &ws)
 		return ws, err
 	},
+}
+
+// publishImage makes the image available.
+func (d *Desk) publishImage(ctx context.Context, id string) error {
+	if err := d.unshare(ctx, id); err != nil {
+		return err
+	}
+	_, err := d.db.NewUpdate().Model((*workspaceImageRecord)(nil)).Set("state = ?", imageAvailable).Where("id = ? AND state = ?", id, imagePending).Exec(ctx)
+	return err
 }
 
 // shareWithService lets the service use the AMI for the time of the ingestion, unless the caller has done so already.
@@ -345,7 +356,10 @@ func (d *Desk) unshare(ctx context.Context, id string) error {
 }
 
 // inspectImage judges the disk as the ingestion does and keeps the report.
-func (d *Desk) inspectImage(ctx context.Context, id string) error {
+func (d *Desk) inspectImage(ctx context.Context, id string) error { return d.inspect(ctx, id, nil) }
+
+// inspect is inspectImage; more, unless nil, tells what else is wrong with the Windows that was found.
+func (d *Desk) inspect(ctx context.Context, id string, more func(check.Windows) []failure) error {
 	r, err := d.workspaceImage(ctx, id)
 	if err != nil {
 		return err
@@ -376,7 +390,11 @@ func (d *Desk) inspectImage(ctx context.Context, id string) error {
 	if err := d.keepReport(ctx, r, mended); err != nil {
 		return err
 	}
-	if f := unfit(mended.Report); f != nil {
+	var others []failure
+	if more != nil {
+		others = more(mended.Report.Windows)
+	}
+	if f := unfit(mended.Report, others...); f != nil {
 		return f
 	}
 	refer := func(ctx context.Context, tx bun.Tx) error {
@@ -466,8 +484,8 @@ func (d *Desk) keepReport(ctx context.Context, r *workspaceImageRecord, m image.
 
 // unfit is the failure of an image that did not pass: the first finding's code, and all of them as details. A check of our
 // own is reported under the nearest of Amazon's codes, with its own in the text.
-func unfit(report check.Report) *failure {
-	f := &failure{}
+func unfit(report check.Report, others ...failure) *failure {
+	f := &failure{Details: others}
 	for _, x := range report.Findings {
 		if x.Outcome != check.Fail {
 			continue

@@ -12,40 +12,55 @@ import (
 )
 
 // Convert writes the upload's i-th disk as a standalone qcow2 at target, which appears there whole or not at all, and never
-// changes again. It returns the disk's digest (disk.Digest): what is at target is what the source's bytes were. progress is told
-// the percentage done; an error from it ends the conversion with that error.
+// changes again. Unless all of it is asked for, what a Windows' disk need not have is left out ([LeaveOut]). progress is told the
+// percentage done; an error from it ends the conversion with that error.
 //
 // A conversion that was interrupted is gone on with; one that is done already is only read for its digest. What the
 // upload's file says that cannot be right is a *Failure.
-func (u *Upload) Convert(ctx context.Context, i int, target string, progress func(percent float64) error) (digest string, err error) {
+func (u *Upload) Convert(ctx context.Context, i int, target string, all bool, progress func(percent float64) error) (Converted, error) {
 	if _, err := os.Stat(target); err == nil {
-		return DigestFile(ctx, target)
+		digest, err := DigestFile(ctx, target)
+		return Converted{Digest: digest}, err
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("image: %w", err)
+		return Converted{}, fmt.Errorf("image: %w", err)
 	}
 	source, err := u.identity()
 	if err != nil {
-		return "", err
+		return Converted{}, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	var left LeftOut
+	if !all {
+		left = LeaveOut(u.Disks[i], Keep{})
+	}
 	done, err := disk.CopyFile(ctx, target, u.Disks[i], disk.CopyOptions{
-		Form: disk.Compact, Digest: true, Durable: true, Resume: true, Checkpoint: fmt.Sprintf("%s disk %d", source, i),
+		Form: disk.Compact, Skip: left.Ranges, Digest: true, Durable: true, Resume: true, Checkpoint: fmt.Sprintf("%s disk %d %v", source, i, all),
 		Progress: func(done, size int64) {
 			if err := progress(100 * float64(done) / float64(max(size, 1))); err != nil {
 				cancel(err)
 			}
 		}})
 	if cause := context.Cause(ctx); cause != nil {
-		return "", cause
+		return Converted{}, cause
 	}
 	if err != nil {
-		return "", failureOf(err)
+		return Converted{}, failureOf(err)
 	}
 	if err := os.Chmod(target, 0o400); err != nil { // an image's bytes never change again
-		return "", fmt.Errorf("image: %w", err)
+		return Converted{}, fmt.Errorf("image: %w", err)
 	}
-	return digestName(done.Digest), nil
+	return Converted{Digest: digestName(done.Digest), LeftOut: done.Skipped, Kept: left.Kept}, nil
+}
+
+// Converted is what a conversion came to.
+type Converted struct {
+	// Digest names the disk by what a guest reads of it (disk.Digest).
+	Digest string
+	// LeftOut is how many bytes that the source stores were left out; Kept says of volumes of which nothing was, why. They are
+	// not known of a conversion that was done by an earlier call.
+	LeftOut int64
+	Kept    []string
 }
 
 // digestName is how a digest is written where it names a disk.
