@@ -196,7 +196,7 @@ func TestDialog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	do(chromedp.Navigate(s.url), phaseIs(phaseReady), stateIs("FirewallEnabled", toBeTested))
+	do(chromedp.Navigate(s.url), phaseIs(phaseReady), chromedp.WaitNotVisible(chromedp.CSS("#old")), stateIs("FirewallEnabled", toBeTested))
 	shot(t, ctx, "1-start")
 	if got := w.value(t, updateKey, "Start"); got != "0x3" {
 		t.Errorf("before the tests Windows Update starts by %s", got)

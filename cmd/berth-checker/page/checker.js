@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const open = new Set();
 let state = null;
+$("old").hidden = true; // a browser that reads so far can do the rest
 
 // make builds an element; all text goes in as text.
 function make(tag, attributes, ...children) {
@@ -125,7 +126,7 @@ function remedy(text) {
   const parts = [];
   for (const line of text.split("\n")) {
     const command = line.startsWith("  ");
-    const last = parts.at(-1);
+    const last = parts[parts.length - 1];
     if (command && last?.tagName === "PRE") last.append("\n" + line.trim());
     else parts.push(command ? make("pre", {}, line.trim()) : make("p", {}, line));
   }
@@ -164,5 +165,5 @@ events.addEventListener("message", (e) => {
   if (s.phase === "cancelled") events.close();
 });
 events.addEventListener("error", () => {
-  $("status").textContent = "The checker does not answer";
+  if (!state || state.phase !== "shutdown") $("status").textContent = "The checker does not answer";
 });
