@@ -32,7 +32,7 @@ func Collect(ctx context.Context, sys windows.System) *Facts {
 	r := &reader{sys: sys}
 	f := &Facts{}
 	for _, read := range []func(*Facts){r.identity, r.software, r.protection, r.membership, r.account, r.settings, r.servicing, r.licence,
-		r.sysprep, r.packages, r.network, r.boot, r.machine, r.drives} {
+		r.sysprep, r.newUsers, r.packages, r.network, r.boot, r.machine, r.drives} {
 		if ctx.Err() != nil {
 			break
 		}

@@ -122,8 +122,9 @@ type Facts struct {
 	SysprepMissing Known[[]string]
 	// SysprepErrors are the last lines of its log that tell of a failure.
 	SysprepErrors Known[[]string]
-	// DefaultProfile are files in C:/Users/Default that Windows does not put there.
-	DefaultProfile Known[[]string]
+	// DefaultProfile are files in C:/Users/Default that Windows does not put there, DefaultSettings what its NTUSER.DAT has that Windows does
+	// not, in words.
+	DefaultProfile, DefaultSettings Known[[]string]
 	// Packages are the AppX packages that users have or new ones get; InboxPackages the full names of Windows's own.
 	Packages      Known[[]windows.Package]
 	InboxPackages Known[[]string]

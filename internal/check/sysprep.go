@@ -1,9 +1,7 @@
 package check
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"strings"
 
@@ -44,16 +42,6 @@ var sysprepChecks = []Check{
 		judge: judgeSysprepErrors,
 	},
 	{
-		Code: "DefaultProfileCustomized", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:      "The default user profile shows no sign of having been customized",
-		Source:     "document, Requirements (do not customize C:\\Users\\Default); facts §4.3",
-		Evaluation: "There must be no file in the folders of C:/Users/Default in which Windows puts none (Desktop, Documents, Downloads, Startup ...), and no start menu layout. It is a rule of thumb: settings in NTUSER.DAT are not looked at.",
-		Remedy: steps(
-			"Take the files named above out of C:\\Users\\Default, and give users their settings by group policy once the image is made.",
-			"This looks for files only, where Windows itself puts none. Settings in the profile's registry are not looked at."),
-		judge: judgeDefaultProfile,
-	},
-	{
 		Code: "BYOLCheckerFailed", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
 		Title:      "Amazon's BYOL Checker, where it was run, was satisfied",
 		Source:     "document, Step 2; facts §4.1, §4.3",
@@ -75,11 +63,9 @@ const (
 	maxLog = 4 << 20
 	// maxLogLines bounds the lines that are kept of it, maxLogLine their length in bytes.
 	maxLogLines, maxLogLine = 5, 200
-	// maxProfileFiles bounds the entries of the default profile's folders that are looked at.
-	maxProfileFiles = 2_000
 )
 
-// sysprep reads Sysprep's traces and the default profile.
+// sysprep reads Sysprep's traces.
 func (r *reader) sysprep(f *Facts) {
 	f.ImageState = value(r, windows.Software, `Microsoft\Windows\CurrentVersion\Setup\State`, "ImageState", always, "", text)
 	f.GeneralizationState = value(r, windows.SystemHive, `Setup\Status\SysprepStatus`, "GeneralizationState", optional, mayGeneralize, number)
@@ -91,7 +77,6 @@ func (r *reader) sysprep(f *Facts) {
 	}
 	f.SysprepMissing = absent.known()
 	f.SysprepErrors = r.sysprepErrors()
-	f.DefaultProfile = r.defaultProfile()
 	f.CheckerStatus = value(r, windows.Software, `Amazon\BYOLChecker`, "status", optional, "", text)
 }
 
@@ -158,49 +143,6 @@ func utf16Log(b []byte) (string, error) {
 	return s.String(), nil
 }
 
-// profileFolders are the folders of the default profile in which Windows puts nothing but desktop.ini and junctions.
-var profileFolders = []string{"Desktop", "Documents", "Downloads", "Music", "Pictures", "Saved Games", "Videos", "AppData/Roaming/Microsoft/Windows/Start Menu/Programs/Startup"}
-
-// layoutFiles are files that only who customizes a profile puts into it: the layout of the start menu (Microsoft, "Customize and export
-// Start layout").
-var layoutFiles = []string{"AppData/Local/Microsoft/Windows/Shell/LayoutModification.xml", "AppData/Local/Microsoft/Windows/Shell/LayoutModification.json"}
-
-// defaultProfile looks for files in the default profile that Windows does not put there.
-func (r *reader) defaultProfile() Known[[]string] {
-	const root = "Users/Default"
-	if there := r.exists(root); !there.OK() || !there.Value {
-		if there.OK() {
-			return unread[[]string](inFile(root), "the folder, which every Windows has, is missing")
-		}
-		return likewise[[]string](there)
-	}
-	var t traces
-	for _, folder := range profileFolders {
-		folder = root + "/" + folder
-		list, err := fs.ReadDir(r.sys.Files(), folder)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			t.add("", unread[bool](inFile(folder), why(err)))
-		case len(list) > maxProfileFiles:
-			t.add("", unread[bool](inFile(folder), fmt.Sprintf("it has %d entries, more than the %d that are read", len(list), maxProfileFiles)))
-		}
-		for _, entry := range list[:min(len(list), maxProfileFiles)] {
-			if entry.Type()&fs.ModeType&^fs.ModeDir != 0 || strings.EqualFold(entry.Name(), "desktop.ini") { // a junction: "My Music"
-				continue
-			}
-			t.add(entry.Name(), read(true, inFile(folder+"/"+entry.Name())))
-		}
-	}
-	for _, name := range layoutFiles {
-		t.add(path.Base(name), r.exists(root+"/"+name))
-	}
-	if k := t.known(); !k.OK() || len(k.Value) > 0 {
-		return k
-	}
-	return read([]string(nil), inFile(root).plus(" has no file in the places for a user's own"))
-}
-
 func judgeGeneralized(f *Facts, _ Params) Verdict {
 	if v, no := missing(f.ImageState); no {
 		return v
@@ -233,19 +175,6 @@ func judgeSysprepErrors(f *Facts, _ Params) Verdict {
 		return unmet("Sysprep has failed here before: "+printable(lines[0]), f.SysprepErrors)
 	}
 	return pass("No run of Sysprep has left an error.", f.SysprepErrors)
-}
-
-func judgeDefaultProfile(f *Facts, p Params) Verdict {
-	if p.Ingestion {
-		return notRefused(f.DefaultProfile)
-	}
-	if v, no := missing(f.DefaultProfile); no {
-		return v
-	}
-	if found := f.DefaultProfile.Value; len(found) > 0 {
-		return unmet("In C:\\Users\\Default lie files that Windows does not put there: "+names(found)+".", f.DefaultProfile)
-	}
-	return pass("In C:\\Users\\Default no file was found that Windows does not put there.", f.DefaultProfile)
 }
 
 func judgeChecker(f *Facts, p Params) Verdict {

@@ -24,6 +24,11 @@ func wide(s string) string {
 	return string(b)
 }
 
+// user is a change of the default user's hive.
+func user(text string) func(*testing.T, *memory) {
+	return func(t *testing.T, m *memory) { m.setUser(t, text) }
+}
+
 var sysprepCases = []testCase{
 	{"generalized", reg(setupState + `"ImageState"="IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE"`), Options{}, "AlreadyGeneralized", Fail, "IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE"},
 	{"state unread", broken(`SOFTWARE\Microsoft\Windows\CurrentVersion\Setup\State\ImageState`), Options{}, "AlreadyGeneralized", Unknown, "bad cell"},
@@ -46,7 +51,15 @@ var sysprepCases = []testCase{
 	{"a file on the desktop", file("Users/Default/Desktop/Intranet.url", "x"), Options{}, "DefaultProfileCustomized", Warn, "Intranet.url"},
 	{"a folder in the documents", file("Users/Default/Documents/Templates/a.dotx", "x"), Options{}, "DefaultProfileCustomized", Warn, "Templates"},
 	{"a start menu", file("Users/Default/AppData/Local/Microsoft/Windows/Shell/LayoutModification.xml", "x"), Options{}, "DefaultProfileCustomized", Warn, "LayoutModification.xml"},
-	{"no default profile", change(func(m *memory) { delete(m.files, "Users/Default/Desktop/desktop.ini") }), Options{}, "DefaultProfileCustomized", Unknown, "missing"},
+	{"no default profile", change(func(m *memory) { delete(m.files, "Users/Default/Desktop/desktop.ini"); delete(m.files, defaultHive) }), Options{}, "DefaultProfileCustomized", Unknown, "missing"},
+	{"no default user's hive", change(func(m *memory) { delete(m.files, defaultHive) }), Options{}, "DefaultProfileCustomized", Unknown, "missing"},
+	{"a default user's hive that is none", file(defaultHive, "regf"), Options{}, "DefaultProfileCustomized", Unknown, "no hive"},
+	{"a default user's hive that is out of date", change(func(m *memory) { m.files[defaultHive].Data[4]++ }), Options{}, "DefaultProfileCustomized", Unknown, ""},
+	{"a program starts with new users", user(`[NTUSER\Software\Microsoft\Windows\CurrentVersion\Run]` + "\n" + `"Intranet"="C:\\a.exe"`), Options{}, "DefaultProfileCustomized", Warn, "start of Intranet"},
+	{"policies", user(`[NTUSER\Software\Policies\Google\Chrome]` + "\n" + `[NTUSER\Software\Policies\Microsoft\Edge]` + "\n" + `[NTUSER\Software\Policies\Microsoft\Windows\Explorer]`), Options{}, "DefaultProfileCustomized", Warn, "policies of Google, policies for Edge, policies for Windows, Explorer"},
+	{"a wallpaper", user(`[NTUSER\Control Panel\Desktop]` + "\n" + `"Wallpaper"="C:\\ProgramData\\corp.jpg"`), Options{}, "DefaultProfileCustomized", Warn, "corp.jpg"},
+	{"Windows's wallpaper", user(`[NTUSER\Control Panel\Desktop]` + "\n" + `"Wallpaper"="%SystemRoot%\\web\\wallpaper\\Windows\\img0.jpg"`), Options{}, "DefaultProfileCustomized", Pass, ""},
+	{"a network drive", user(`[NTUSER\Network\Z]` + "\n" + `"RemotePath"="x"`), Options{}, "DefaultProfileCustomized", Warn, "network drive Z"},
 	{"desktop unread", broken("c:/users/default/desktop"), Options{}, "DefaultProfileCustomized", Unknown, "bad cell"},
 	{"desktop unread, but a start menu", both(file("Users/Default/AppData/Local/Microsoft/Windows/Shell/LayoutModification.json", "x"), broken("c:/users/default/desktop")), Options{}, "DefaultProfileCustomized", Warn, ""},
 	{"a crowded desktop", change(func(m *memory) {

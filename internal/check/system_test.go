@@ -295,6 +295,7 @@ func fit(t testing.TB) *memory {
 		"Windows/System32/Sysprep/ActionFiles/Generalize.xml": {Data: []byte("<xml/>")},
 		"Users/Default/Desktop/desktop.ini":                   {Data: []byte("[.ShellClassInfo]")},
 	}}
+	m.setUser(t, "")
 	m.setAccount("workspaces_byol", byolRID, 0x0210, true)
 	const systemReserved, size = 549 << 20, 60 << 30
 	m.machine = windows.Machine{Firmware: "bios", Installations: 1, Disks: []windows.Disk{{
@@ -352,6 +353,26 @@ func groupValue(group uint32, members ...[]byte) []byte {
 	binary.LittleEndian.PutUint32(c[groupMembers+4:], uint32(len(c)-groupData-len(name)))
 	binary.LittleEndian.PutUint32(c[groupMembers+8:], uint32(len(members)))
 	return c
+}
+
+// setUser gives the machine a default user's hive with what Windows makes there and some text's.
+func (m *memory) setUser(t testing.TB, text string) {
+	t.Helper()
+	root, err := registry.Parse(`[NTUSER\Control Panel\Desktop]
+"Wallpaper"=""
+[NTUSER\Software\Microsoft\Windows\CurrentVersion\Run]
+"OneDriveSetup"="C:\\Windows\\SysWOW64\\OneDriveSetup.exe /thfirstsetup"
+[NTUSER\Software\Policies\Microsoft\SystemCertificates\CA]
+[NTUSER\Software\Policies\Microsoft\Windows\CurrentVersion\Internet Settings\Cache]
+` + text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := registry.Build(root.Key("NTUSER"), registry.BuildOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.files[defaultHive] = &fstest.MapFile{Data: b}
 }
 
 // setAccount makes the SAM hive hold Administrator and one more account.
