@@ -328,3 +328,52 @@ func TestLeftover(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestConsoleAsks: every change has a question of its own, and no answer is no.
+func TestConsoleAsks(t *testing.T) {
+	_, sys := phonyMachine(t, loadText(t, unfit))
+	profile, _ := check.ProfileByName("")
+	for _, c := range []struct {
+		name, answers string
+		flags         cli
+		code          int
+		did           string // what was done, the last of it
+		never         string // and what was not
+		says          string
+	}{
+		{"nothing", "", cli{}, exitTrouble, "account", "hold", "Begin the tests? [y/N]"},
+		{"tests", "y\n", cli{}, 1, "release", "apply", "Written:"},
+		{"tests, no fixes", "yes\nn\n", cli{Fix: true}, 1, "release", "apply", "Change it?"},
+		{"tests and fixes", "y\nY\n", cli{Fix: true}, 1, "release", "sysprep", "EnableFirewall to 0"}, // a stand-in changes nothing
+		{"no Sysprep for what is not fit", "y\ny\ny\n", cli{Fix: true, Sysprep: true}, 1, "release", "sysprep", "Change it?"},
+		{"the account, kept", "n\n", cli{RemoveAccount: true}, exitTrouble, "account", "remove", "Is it made"},
+		{"the account", "y\n", cli{RemoveAccount: true}, 0, "remove", "hold", "Removed."},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := &standIn{System: sys}
+			sitting := newChecker(m, time.Now, t.TempDir())
+			if err := sitting.open(); err != nil {
+				t.Fatal(err)
+			}
+			var out, says strings.Builder
+			o := &console{c: sitting, in: strings.NewReader(c.answers), out: &out, err: &says}
+			code, err := o.run(t.Context(), &c.flags, check.Options{Profile: profile, Process: check.DefaultProcess})
+			if err != nil || sitting.close() != nil {
+				t.Fatal(err)
+			}
+			if code != c.code || m.times(c.did) == 0 || m.times(c.never) != 0 || !strings.Contains(says.String(), c.says) {
+				t.Errorf("exit code %d, did %q, says %s", code, m.did, says.String())
+			}
+		})
+	}
+}
+
+// TestElsewhere: on anything but Windows it says where it belongs.
+func TestElsewhere(t *testing.T) {
+	if code := run([]string{"--yes"}); code != exitTrouble {
+		t.Errorf("exit code %d", code)
+	}
+	if code := run([]string{"--process", "BYOL_OTHER"}); code != exitTrouble {
+		t.Errorf("a process that does not exist: exit code %d", code)
+	}
+}

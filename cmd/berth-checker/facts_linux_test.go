@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 
@@ -91,5 +92,22 @@ func TestFactsAreEqual(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNothingIsRecorded: the program that is given away reads no record.
+func TestNothingIsRecorded(t *testing.T) {
+	b, err := theBench()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]bool{b.checker: false, b.recorded: true} {
+		program, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(program, []byte("BERTH_CHECKER_RECORD")) != want {
+			t.Errorf("%s knows of records: %v", file, !want)
+		}
 	}
 }
