@@ -34,6 +34,8 @@ const (
 	packageStore = `Microsoft\Windows\CurrentVersion\Appx\AppxAllUserStore`
 	// maxPackages bounds the packages of one user, maxPackageUsers the users. Windows itself comes with some hundred.
 	maxPackages, maxPackageUsers = 5_000, 100
+	// maxUsersShown bounds the users whose lists are named as evidence.
+	maxUsersShown = 8
 	// maxPackageText bounds the names that are kept, in bytes.
 	maxPackageText = 8 << 20
 )
@@ -69,6 +71,7 @@ func (r *reader) storedPackages() Known[[]windows.Package] {
 	byName := map[string]*windows.Package{}
 	var order []*windows.Package
 	kept := 0
+	var users []Evidence // of the people's keys
 	for _, key := range keys {
 		provisioned := strings.EqualFold(key, "Applications")
 		if !provisioned && !isPerson(key) {
@@ -77,6 +80,9 @@ func (r *reader) storedPackages() Known[[]windows.Package] {
 		_, list := r.list(windows.Software, packageStore+`\`+key, maxPackages)
 		if !list.OK() {
 			return likewise[[]windows.Package](list)
+		}
+		if !provisioned && len(list.Value) > 0 && len(users) < maxUsersShown {
+			users = append(users, list.From...)
 		}
 		for _, name := range list.Value {
 			if kept += len(name) + len(key); kept > maxPackageText {
@@ -99,7 +105,7 @@ func (r *reader) storedPackages() Known[[]windows.Package] {
 	for i, p := range order {
 		packages[i] = *p
 	}
-	return read(packages, at.says(fmt.Sprintf("packages in %s that users have or new ones get: %d", at, len(packages))))
+	return read(packages, append([]Evidence{at.says(fmt.Sprintf("packages in %s that users have or new ones get: %d", at, len(packages)))}, users...)...)
 }
 
 // isPerson tells the SIDs of people, local, of a domain or of Entra ID, from those of services.
