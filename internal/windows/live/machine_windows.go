@@ -282,7 +282,7 @@ func (s *System) volume(path string) *volume {
 	v.info.ClusterBytes = int64(sectors) * int64(sector)
 	if dirty, err := isDirty(dev); err == nil {
 		v.info.Dirty = dirty
-	} else if v.fileSystem == "NTFS" && v.placed {
+	} else if v.fileSystem == "NTFS" { // others have no such mark
 		return fail("dirty mark", err)
 	}
 	return v
