@@ -68,6 +68,10 @@ var protectionCases = []testCase{
 	{"7-Zip twice", reg(`[` + unins + `\7-Zip]` + "\n" + `"DisplayName"="7-Zip 23.01"` + "\n" + `[` + wow + `\7-Zip]` + "\n" + `"DisplayName"="7-Zip 23.01"`), Options{}, "AdditionalSoftwareInstalled", Warn, "Windows: 7-Zip 23.01."},
 	{"OneDrive comes with Windows", reg(`[` + unins + `\OneDriveSetup.exe]` + "\n" + `"DisplayName"="Microsoft OneDrive"`), Options{}, "AdditionalSoftwareInstalled", Pass, ""},
 	{"Office has a check of its own", reg(`[` + unins + `\{90160000-0011-0000-1000-0000000FF1CE}]` + "\n" + `"DisplayName"="Microsoft Office Professional Plus 2016"`), Options{}, "AdditionalSoftwareInstalled", Pass, ""},
+	{"Microsoft 365 has a check of its own", reg(microsoft365), Options{Profile: named("2026")}, "AdditionalSoftwareInstalled", Pass, ""},
+	{"what is called like Office's product alone", reg(`[` + unins + `\O365ProPlusRetail - en-us]` + "\n" + `"DisplayName"="Free Games"`), Options{}, "AdditionalSoftwareInstalled", Warn, "Free Games"},
+	{"a PCoIP client is no agent", reg(`[` + unins + `\{1}]` + "\n" + `"DisplayName"="PCoIP Client"`), Options{}, "PCoIPAgentInstalled", Pass, ""},
+	{"a PCoIP agent for 64 bits by its name", reg(`[` + unins + `\{1}]` + "\n" + `"DisplayName"="PCoIP Standard Agent"`), Options{}, "PCoIPAgentInstalled", Fail, ""},
 	{"allowed by the profile", reg(`[` + unins + `\7-Zip]` + "\n" + `"DisplayName"="7-Zip 23.01"`), Options{Profile: allowing("7-zip")}, "AdditionalSoftwareInstalled", Pass, ""},
 	{"programs unread", broken(unins), Options{}, "AdditionalSoftwareInstalled", Unknown, "bad cell"},
 }

@@ -192,7 +192,8 @@ const (
 
 // isPCoIP tells the agent's entry in a list of programs by its key, as Amazon does, or by its name.
 func isPCoIP(prog Program) bool {
-	return strings.HasPrefix(strings.ToLower(prog.Key), "pcoip") || strings.HasPrefix(strings.ToLower(prog.Name), "pcoip")
+	name := strings.ToLower(prog.Name)
+	return strings.HasPrefix(strings.ToLower(prog.Key), "pcoip") || strings.HasPrefix(name, "pcoip") && strings.Contains(name, "agent")
 }
 
 // pcoip looks for the agent's service and its uninstaller.
@@ -267,7 +268,7 @@ func judgeSoftware(f *Facts, p Params) Verdict {
 	for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
 		for _, prog := range list.Value {
 			// Without a name it is not shown to people: parts of Windows have such entries. Office, guest tools and PCoIP have checks of their own.
-			if prog.Name == "" || counted[prog.Name] || strings.Contains(strings.ToUpper(prog.Key), officeCode) || isPCoIP(prog) || isGuestTools(prog) {
+			if prog.Name == "" || counted[prog.Name] || isOffice(prog, f.OfficeClickToRun.Value) || isPCoIP(prog) || isGuestTools(prog) {
 				continue
 			}
 			counted[prog.Name] = true
@@ -284,6 +285,13 @@ func judgeSoftware(f *Facts, p Params) Verdict {
 		return v
 	}
 	return pass("No program is installed for all users that does not come with Windows.", on...)
+}
+
+// isOffice tells Office's entries by their key: Windows Installer's have Office's code, those of Click-to-Run begin with a product's id and go
+// on with a language ("O365ProPlusRetail - en-us").
+func isOffice(prog Program, clickToRun []string) bool {
+	key := strings.ToUpper(prog.Key)
+	return strings.Contains(key, officeCode) || slices.ContainsFunc(clickToRun, func(id string) bool { return strings.HasPrefix(key, strings.ToUpper(id)+" - ") })
 }
 
 // isGuestTools tells the guest tools of a hypervisor by their name.
