@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"berth/internal/check"
+	"berth/internal/image"
 )
 
 // adminCmd groups what AWS has no command for. All of it goes through the service's own door, as any client's.
@@ -21,6 +24,7 @@ type adminCmd struct {
 	CreateKey       createKeyCmd       `cmd:"" help:"Make an access key with an IAM policy."`
 	ListKeys        listKeysCmd        `cmd:"" help:"List access keys, without their secrets."`
 	DeleteKey       deleteKeyCmd       `cmd:"" help:"Remove an access key."`
+	CheckUpload     checkUploadCmd     `cmd:"" help:"Check an export while it is still being uploaded, as far as it has come. Ends as berth check does."`
 	Screenshot      screenshotCmd      `cmd:"" help:"Save a picture of a running WorkSpace's screen."`
 }
 
@@ -155,6 +159,49 @@ type deleteKeyCmd struct {
 
 func (x deleteKeyCmd) Run(ctx context.Context, c *cli) error {
 	return c.Admin.call(ctx, "DeleteAccessKey", map[string]any{"AccessKeyId": x.ID}, nil)
+}
+
+type checkUploadCmd struct {
+	Bucket string `arg:"" help:"The bucket that it goes to."`
+	Key    string `arg:"" help:"Its key."`
+	File   string `arg:"" help:"The file that is being uploaded: how large the whole is." type:"existingfile"`
+	Format string `help:"What it is, where its content could be taken for something else." placeholder:"NAME"`
+}
+
+// Help is shown by berth admin check-upload --help.
+func (checkUploadCmd) Help() string {
+	return `Raw disks, VHD, VHDX and sparse VMDK can be checked as soon as what Windows keeps its settings in has come, often after a small part of the file. What has not come yet is UNKNOWN. The upload must be one in parts, as "aws s3 cp" makes it of large files.`
+}
+
+func (x checkUploadCmd) Run(ctx context.Context, c *cli) error {
+	fi, err := os.Stat(x.File)
+	if err != nil {
+		return err
+	}
+	in := map[string]any{"Bucket": x.Bucket, "Key": x.Key, "SizeBytes": fi.Size()}
+	if x.Format != "" {
+		in["Format"] = x.Format
+	}
+	var out struct {
+		UploadedBytes int64
+		Report        check.Report
+	}
+	if err := c.Admin.call(ctx, "CheckUpload", in, &out); err != nil {
+		return err
+	}
+	fmt.Printf("%s of %s have come.\n", size(out.UploadedBytes), size(fi.Size()))
+	fit := true
+	for _, f := range out.Report.Findings {
+		if f.Outcome == check.Pass || f.Outcome == check.NotApplicable {
+			continue
+		}
+		fit = fit && f.Outcome == check.Unknown
+		fmt.Printf("%-8s %s: %s\n", f.Outcome, f.Code, image.Printable(f.Because))
+	}
+	if !fit {
+		return exitCode(1)
+	}
+	return nil
 }
 
 type screenshotCmd struct {
