@@ -37,6 +37,9 @@ const (
 	copyChunks = copyPiece / copyChunk
 	// copyHole is the smallest run of zeros that becomes a hole of the file, in bytes: a block of the usual file systems.
 	copyHole = 4096
+	// copyWrite is what is written at a time at most, in bytes. Linux puts what is written at once into one page as large as that,
+	// and 2 MiB that are not broken up yet are dear: a guest gets them from its host first (0.9 instead of 0.2 s for 512 MiB).
+	copyWrite = 512 << 10
 	// copyWorkers bounds the workers; pieces wait for their turn to be written besides.
 	copyWorkers = 6
 	copyWaiting = 3
@@ -811,8 +814,7 @@ func (r *rawSink) put(p *piece) error {
 		if int64(from) >= end {
 			return nil
 		}
-		_, err := r.dst.WriteAt(p.bytes[from:end], p.start+int64(from))
-		return writeError(err, p.start+int64(from))
+		return writeTo(r.dst, p.bytes[from:end], p.start+int64(from))
 	}
 	for i := range copyChunks {
 		for a, b := range p.runs(i) {
@@ -828,11 +830,16 @@ func (r *rawSink) put(p *piece) error {
 	return flush()
 }
 
-func writeError(err error, at int64) error {
-	if err == nil {
-		return nil
+// writeTo writes all of p, in steps of copyWrite.
+func writeTo(dst Target, p []byte, at int64) error {
+	for len(p) > 0 {
+		n, err := dst.WriteAt(p[:min(len(p), copyWrite)], at)
+		if err != nil {
+			return fmt.Errorf("disk: write byte %d of the copy: %w", at+int64(n), err)
+		}
+		p, at = p[n:], at+int64(n)
 	}
-	return fmt.Errorf("disk: write byte %d of the copy: %w", at, err)
+	return nil
 }
 
 func (r *rawSink) end(size int64) (int64, error) {

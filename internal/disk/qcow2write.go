@@ -143,9 +143,9 @@ func (b *batch) flush(dst Target) error {
 	if len(b.bytes) == 0 {
 		return nil
 	}
-	_, err := dst.WriteAt(b.bytes, b.at)
+	err := writeTo(dst, b.bytes, b.at)
 	b.bytes = nil
-	return writeError(err, b.at)
+	return err
 }
 
 // place takes room for a compressed chunk of n bytes and counts the clusters that it touches.
@@ -191,10 +191,7 @@ func putEntry(table []byte, index int64, entry uint64) []byte {
 	return table
 }
 
-func (q *qcow2Sink) write(p []byte, at int64) error {
-	_, err := q.dst.WriteAt(p, at)
-	return writeError(err, at)
-}
+func (q *qcow2Sink) write(p []byte, at int64) error { return writeTo(q.dst, p, at) }
 
 // settle writes the refcount blocks whose clusters are all written.
 func (q *qcow2Sink) settle() error {
