@@ -268,7 +268,7 @@ func (c *checker) run(ctx context.Context, opt check.Options) error {
 
 // subject is what the report is about.
 func (c *checker) subject(r check.Report, at time.Time) report.Subject {
-	return report.Subject{File: r.Windows.HostName, At: at, Version: c.version}
+	return report.Subject{File: r.Windows.HostName, At: at, Version: c.version, Running: true, Fix: "berth-checker.exe --fix"}
 }
 
 // writeLogs writes the two files that the document names, and returns their paths.

@@ -361,6 +361,9 @@ func TestConsoleAsks(t *testing.T) {
 			if err != nil || sitting.close() != nil {
 				t.Fatal(err)
 			}
+			if strings.Contains(out.String(), "copy of the disk") || c.code == 1 && !strings.Contains(out.String(), "NOT FIT") {
+				t.Errorf("the report is %s", out.String())
+			}
 			if code != c.code || m.times(c.did) == 0 || m.times(c.never) != 0 || !strings.Contains(says.String(), c.says) {
 				t.Errorf("exit code %d, did %q, says %s", code, m.did, says.String())
 			}
