@@ -47,9 +47,6 @@ func Open(now func() time.Time) (*System, error) {
 	return s, nil
 }
 
-// Folder is the Windows folder, `C:\Windows`.
-func (s *System) Folder() string { return s.windows }
-
 // Elevated tells whether this program runs with an administrator's full rights.
 func Elevated() bool { return sys.GetCurrentProcessToken().IsElevated() }
 
