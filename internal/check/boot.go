@@ -44,7 +44,7 @@ var bootChecks = []Check{
 		Code: "HibernationEnabled", ReportAs: "UnknownError", Level: Fail, DecidedIn: OnDisk, Fixable: true,
 		Title:      "Windows was shut down completely: it is not hibernated, and Fast Startup is off",
 		Source:     "facts §4.1 (the checker disables hibernation), §4.3, §5",
-		Evaluation: "hiberfil.sys must be absent or begin with none of HIBR, RSTR and WAKE. HibernateEnabled and HiberbootEnabled both on, as they are where they are absent, is a warning.",
+		Evaluation: "hiberfil.sys must be absent or begin with none of HIBR, RSTR and WAKE. HibernateEnabled and HiberbootEnabled both on, as they are where they are absent, is a warning before the export; at ingestion it does not matter, since the checker switches it off.",
 		Fix:        "HibernateEnabled and HiberbootEnabled are set to 0, unless Windows is hibernated",
 		Remedy: steps(
 			"Start the machine, switch hibernation off, which takes Fast Startup with it, and shut down completely:",

@@ -17,8 +17,9 @@ import (
 var defaultProfileChecks = []Check{
 	{
 		Code: "DefaultProfileCustomized", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
-		Title:  "The default user profile shows no sign of having been customized",
-		Source: "document, Requirements (do not customize C:\\Users\\Default); facts §4.3",
+		Title:   "The default user profile shows no sign of having been customized",
+		Source:  "document, Requirements (do not customize C:\\Users\\Default); facts §4.3",
+		Applies: "before the export; ingestion does not refuse an image for it",
 		Evaluation: "There must be no file in the folders of C:/Users/Default in which Windows puts none (Desktop, Documents, Downloads, Startup ...), no start menu layout, " +
 			"and in its NTUSER.DAT no program that starts with users (Run) but OneDrive's set-up, no group policy but certificates, no wallpaper but Windows's own and no network drive. " +
 			"It is a rule of thumb: other settings are not told from Windows's own.",

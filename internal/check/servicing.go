@@ -42,6 +42,7 @@ var servicingChecks = []Check{
 		Code: "UpdatesNotCurrent", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
 		Title:      "The updates that were out when Windows was last shut down are installed",
 		Source:     `document, Requirements (latest Windows patches) and Step 2`,
+		Applies:    "before the export; ingestion does not refuse an image for it",
 		Evaluation: "The newest cumulative update (Package_for_RollupFix, installed) must have been installed on or after the last second Tuesday of a month before Windows was shut down, or before the release's updates ended. What came out since is not known here and not asked.",
 		Remedy: steps(
 			"Switch Windows Update on again, look for updates until there are none, and restart each time:",

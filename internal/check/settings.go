@@ -22,6 +22,7 @@ var settingsChecks = []Check{
 		Code: "AutoLogonPasswordLeft", ReportAs: "AutoLogonEnabled", Level: Warn, DecidedIn: OnDisk, Fixable: true,
 		Title:      "No password for automatic sign-in lies in the registry",
 		Source:     "facts §4.2 (AutoLogonEnabled, what else to report)",
+		Applies:    "before the export; ingestion does not refuse an image for it",
 		Evaluation: "DefaultPassword of Winlogon must be absent or empty. A secret of that name that the security authority keeps is told, and is no failure.",
 		Fix:        "DefaultPassword of Winlogon is deleted",
 		Remedy: steps(

@@ -51,6 +51,7 @@ var softwareChecks = []Check{
 		Code: "AdditionalSoftwareInstalled", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
 		Title:      "Nothing is installed beyond what comes with Windows",
 		Source:     "document, Requirements; facts §4.3",
+		Applies:    "before the export; ingestion does not refuse an image for it",
 		Evaluation: "Either list of programs may name only what comes with Windows, what Windows Update and Amazon's agents bring, and what the profile allows. Entries without a DisplayName are not shown to people and do not count, nor does what has a check of its own.",
 		Remedy:     "Uninstall the programs named above: Settings > Apps > Apps & features. Install them again in a custom image, made of a WorkSpace. What you want to keep can be allowed in a profile of your own (allowedPrograms).",
 		judge:      judgeSoftware,

@@ -45,7 +45,7 @@ var sysprepChecks = []Check{
 		Code: "BYOLCheckerFailed", ReportAs: "UnknownError", Level: Warn, DecidedIn: OnDisk,
 		Title:      "Amazon's BYOL Checker, where it was run, was satisfied",
 		Source:     "document, Step 2; facts §4.1, §4.3",
-		Applies:    "machines on which it was run",
+		Applies:    "machines on which it was run; before the export; ingestion does not refuse an image for it",
 		Evaluation: `status of SOFTWARE\Amazon\BYOLChecker must be success.`,
 		Remedy:     "Mend what is found here and, if you want its word, run BYOL Checker once more. It need not have been run: these checks are its own and more.",
 		judge:      judgeChecker,
