@@ -34,7 +34,12 @@ func newDoors(d *desk.Desk, store *s3.Store, driver compute.Driver, figures *met
 		return nil, err
 	}
 	objects := &s3.Door{Store: store, Auth: auth, Region: d.Region(), AccountID: d.AccountID(), NewID: newID, Log: log.With("part", "s3")}
+	resumable, err := s3.NewResumable(store, d, "/uploads/", log.With("part", "s3"))
+	if err != nil {
+		return nil, err
+	}
 	pages := http.NewServeMux()
+	pages.Handle("/uploads/", resumable)
 	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, "alive") })
 	pages.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := d.Ready(r.Context()); err != nil {

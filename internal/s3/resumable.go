@@ -1,0 +1,234 @@
+package s3
+
+import (
+	"context"
+	"crypto/md5" // S3's ETag is an MD5
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tus/tusd/v2/pkg/filestore"
+	"github.com/tus/tusd/v2/pkg/handler"
+	"github.com/tus/tusd/v2/pkg/memorylocker"
+	expslog "golang.org/x/exp/slog"
+
+	"berth/internal/awsapi"
+)
+
+// Resumable takes uploads by the tus protocol (https://tus.io, version 1.0.0), for lines that break: a client asks how much has come
+// and goes on from there, also with the service's next process. A finished upload is an object like any other.
+//
+// The client signs in with HTTP Basic: an access key's id and secret, and says where the file goes in the upload's metadata, bucket
+// and filename. Its policy must allow s3:PutObject there, with every request. What is not finished is kept for a week.
+type Resumable struct {
+	store *Store
+	keys  awsapi.KeyStore
+	dir   string
+	base  string
+	log   *slog.Logger
+	tus   http.Handler
+}
+
+// resumableFor is how long an unfinished upload is kept after its last byte; our choice.
+const resumableFor = 7 * 24 * time.Hour
+
+// NewResumable makes the handler of the paths that begin with base ("/uploads/"). Files on their way are in a folder of the store's.
+func NewResumable(store *Store, keys awsapi.KeyStore, base string, log *slog.Logger) (*Resumable, error) {
+	r := &Resumable{store: store, keys: keys, dir: filepath.Join(store.dir, "resumable"), base: base, log: log}
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := r.sweep(); err != nil {
+		return nil, err
+	}
+	composer := handler.NewStoreComposer()
+	filestore.New(r.dir).UseIn(composer)
+	memorylocker.New().UseIn(composer) // one process has the store
+	composer.UsesConcater, composer.UsesLengthDeferrer = false, false
+	tus, err := handler.NewHandler(handler.Config{StoreComposer: composer, BasePath: base, MaxSize: MaxObjectBytes, DisableDownload: true, Cors: &handler.CorsConfig{Disable: true},
+		Logger: expslog.New(expslog.NewTextHandler(io.Discard, nil)), NetworkTimeout: stallTime,
+		PreFinishResponseCallback: func(e handler.HookEvent) (handler.HTTPResponse, error) {
+			return handler.HTTPResponse{}, r.finish(e.Context, e.Upload)
+		}})
+	if err != nil {
+		return nil, err
+	}
+	r.tus = http.StripPrefix(base, tus)
+	return r, nil
+}
+
+// sweep removes uploads that nobody goes on with.
+func (r *Resumable) sweep() error {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > resumableFor && !strings.HasSuffix(e.Name(), ".info") {
+			r.log.Info("removing an upload that was not gone on with", "upload", e.Name())
+			if err := errors.Join(os.Remove(filepath.Join(r.dir, e.Name())), os.Remove(filepath.Join(r.dir, e.Name()+".info"))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Resumable) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	if q.Method == http.MethodOptions { // what the server can do
+		r.tus.ServeHTTP(w, q)
+		return
+	}
+	caller, err := r.caller(q)
+	if err != nil {
+		r.log.Error("resumable upload", "err", err)
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	if caller == nil {
+		w.Header().Set("WWW-Authenticate", `Basic realm="access key"`)
+		http.Error(w, "Sign in with an access key's id and secret.", http.StatusUnauthorized)
+		return
+	}
+	bucket, key, err := r.target(q)
+	var refusal *Refusal
+	switch {
+	case errors.As(err, &refusal):
+		http.Error(w, refusal.Error(), refusal.Status)
+		return
+	case err != nil:
+		r.log.Error("resumable upload", "err", err)
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	if err := caller.Authorize("s3:PutObject", "arn:aws:s3:::"+bucket+"/"+key); err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	r.tus.ServeHTTP(w, q)
+}
+
+// caller is who signs in; nil when nobody does.
+func (r *Resumable) caller(q *http.Request) (*awsapi.Caller, error) {
+	id, secret, ok := q.BasicAuth()
+	if !ok {
+		return nil, nil
+	}
+	k, err := r.keys.AccessKey(q.Context(), id)
+	if err != nil && !errors.Is(err, awsapi.ErrNoSuchKey) {
+		return nil, err
+	}
+	got, want := sha256.Sum256([]byte(secret)), sha256.Sum256([]byte(k.Secret.Reveal()))
+	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || k.Secret == "" {
+		return nil, nil
+	}
+	c := awsapi.NewCaller(k, awsapi.S3)
+	return &c, nil
+}
+
+// target is where an upload goes: by its metadata when it is made, by what was written down of it later.
+func (r *Resumable) target(q *http.Request) (bucket, key string, err error) {
+	var meta handler.MetaData
+	if id := strings.Trim(strings.TrimPrefix(q.URL.Path, r.base), "/"); id == "" {
+		meta = handler.ParseMetadataHeader(q.Header.Get("Upload-Metadata"))
+	} else if !fileSafe(id) {
+		return "", "", ErrNoSuchUpload
+	} else {
+		b, err := os.ReadFile(filepath.Join(r.dir, id+".info"))
+		if errors.Is(err, os.ErrNotExist) {
+			return "", "", ErrNoSuchUpload
+		}
+		var info handler.FileInfo
+		if err = errors.Join(err, json.Unmarshal(b, &info)); err != nil {
+			return "", "", err
+		}
+		meta = info.MetaData
+	}
+	bucket, key = meta["bucket"], meta["filename"]
+	if err := errors.Join(checkBucketName(bucket), checkKey(key)); err != nil {
+		var refusal *Refusal
+		if errors.As(err, &refusal) {
+			return "", "", refusal
+		}
+		return "", "", err
+	}
+	return bucket, key, r.store.HasBucket(bucket)
+}
+
+// finish makes an object of an upload.
+func (r *Resumable) finish(ctx context.Context, info handler.FileInfo) error {
+	path := filepath.Join(r.dir, info.ID)
+	err := r.store.take(ctx, info.MetaData["bucket"], info.MetaData["filename"], path, info.Size)
+	var refusal *Refusal
+	if errors.As(err, &refusal) {
+		return handler.NewError("ERR_"+refusal.Code, refusal.Error(), refusal.Status)
+	}
+	if err != nil {
+		r.log.Error("resumable upload", "upload", info.ID, "err", err)
+		return handler.NewError("ERR_INTERNAL", "the upload could not be stored; finish it again", http.StatusInternalServerError)
+	}
+	return errors.Join(os.Remove(path), os.Remove(path+".info"))
+}
+
+// take makes a finished file an object, by a second name of it.
+func (s *Store) take(ctx context.Context, bucketName, key, file string, size int64) error {
+	b, err := s.ready(bucketName, key, condition{})
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := md5.New() // S3's ETag is an MD5
+	n, err := io.Copy(h, readerOf(ctx, f))
+	if err != nil {
+		return err
+	}
+	if n != size {
+		return ErrIncompleteBody
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	o := &object{Key: key, Data: s.newID()}
+	o.Size, o.ETag = size, hex.EncodeToString(h.Sum(nil))
+	name := b.path(dataDir, o.Data)
+	if err := os.Link(file, filepath.Join(s.dir, filepath.FromSlash(name))); err != nil {
+		return s.gone(err)
+	}
+	if err := s.syncDir(b.path(dataDir)); err != nil {
+		return errors.Join(err, s.discard(name))
+	}
+	if err := s.commit(b, o, condition{}); err != nil {
+		if late := (*committedError)(nil); errors.As(err, &late) {
+			return err
+		}
+		return errors.Join(err, s.discard(name))
+	}
+	return nil
+}
+
+// readerOf is a reader that ends with ctx.
+func readerOf(ctx context.Context, r io.Reader) io.Reader {
+	return contextReader(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
+}
+
+type contextReader func(p []byte) (int, error)
+
+func (f contextReader) Read(p []byte) (int, error) { return f(p) }

@@ -1,0 +1,133 @@
+package s3
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// An upload that breaks off goes on where it stopped, with another process of the service too, and is an object in the end.
+func TestResumable(t *testing.T) {
+	d := openDoor(t)
+	bucket := d.bucket(t, "exports")
+	content := noise(5, 3<<20)
+	var server *httptest.Server
+	open := func() {
+		t.Helper()
+		r, err := NewResumable(d.store, d.keys, "/uploads/", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		server = httptest.NewServer(r)
+		t.Cleanup(server.Close)
+	}
+	open()
+	do := func(method, path string, body []byte, secret string, headers ...string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Tus-Resumable", "1.0.0")
+		if secret != "" {
+			req.SetBasicAuth(testKeyID, secret)
+		}
+		for i := 0; i < len(headers); i += 2 {
+			req.Header.Set(headers[i], headers[i+1])
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res
+	}
+	meta := func(bucket, key string) string {
+		return "bucket " + base64.StdEncoding.EncodeToString([]byte(bucket)) + ",filename " + base64.StdEncoding.EncodeToString([]byte(key))
+	}
+	create := func(bucket, key, secret string) *http.Response {
+		t.Helper()
+		return do(http.MethodPost, "/uploads/", nil, secret, "Upload-Length", fmt.Sprint(len(content)), "Upload-Metadata", meta(bucket, key))
+	}
+	for _, x := range []struct {
+		bucket, key, secret string
+		status              int
+	}{{bucket, "k", "", 401}, {bucket, "k", "wrong", 401}, {"nowhere", "k", string(testSecret), 404}, {"../x", "k", string(testSecret), 400}, {bucket, "", string(testSecret), 400}} {
+		if res := create(x.bucket, x.key, x.secret); res.StatusCode != x.status {
+			t.Errorf("creating %s/%s: %s, want %d", x.bucket, x.key, res.Status, x.status)
+		}
+	}
+	made := create(bucket, "vm/win10.ova", string(testSecret))
+	at := strings.TrimPrefix(made.Header.Get("Location"), server.URL)
+	if made.StatusCode != http.StatusCreated || !strings.HasPrefix(at, "/uploads/") {
+		t.Fatalf("creating: %s, %q", made.Status, at)
+	}
+	patch := func(offset, end int) *http.Response {
+		t.Helper()
+		return do(http.MethodPatch, at, content[offset:end], string(testSecret), "Upload-Offset", fmt.Sprint(offset), "Content-Type", "application/offset+octet-stream")
+	}
+	if res := patch(0, 1<<20); res.StatusCode != http.StatusNoContent {
+		t.Fatalf("the first part: %s", res.Status)
+	}
+	if res := do(http.MethodHead, at, nil, ""); res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("looking without a key: %s", res.Status)
+	}
+	server.Close()
+	open()
+	if res := do(http.MethodHead, at, nil, string(testSecret)); res.Header.Get("Upload-Offset") != fmt.Sprint(1<<20) {
+		t.Fatalf("after a restart: %s, at %q", res.Status, res.Header.Get("Upload-Offset"))
+	}
+	if res := patch(5, 1<<20); res.StatusCode != http.StatusConflict {
+		t.Errorf("from another place: %s", res.Status)
+	}
+	if _, err := d.store.head(bucket, "vm/win10.ova"); err == nil {
+		t.Error("half an object is there")
+	}
+	if res := patch(1<<20, len(content)); res.StatusCode != http.StatusNoContent {
+		t.Fatalf("the rest: %s", res.Status)
+	}
+	o, f, err := d.store.open(bucket, "vm/win10.ova")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var got bytes.Buffer
+	if _, err := got.ReadFrom(f); err != nil || !bytes.Equal(got.Bytes(), content) || o.ETag != fmt.Sprintf("%x", md5.Sum(content)) {
+		t.Errorf("the object: %v, %+v", err, o)
+	}
+	left, err := os.ReadDir(filepath.Join(d.store.dir, "resumable"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+
+	// One that nobody goes on with goes in the end, and not before.
+	for _, key := range []string{"old", "new"} {
+		if res := create(bucket, key, string(testSecret)); res.StatusCode != http.StatusCreated {
+			t.Fatal(res.Status)
+		} else if id := filepath.Base(res.Header.Get("Location")); key == "old" {
+			long := time.Now().Add(-2 * resumableFor)
+			if err := os.Chtimes(filepath.Join(d.store.dir, "resumable", id), long, long); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	server.Close()
+	open()
+	if left, err = os.ReadDir(filepath.Join(d.store.dir, "resumable")); err != nil || len(left) != 2 {
+		t.Errorf("a week later: %v, %v", left, err)
+	}
+	for _, path := range []string{"/uploads/none", "/uploads/..%2f..%2fbucket", "/uploads/../lock"} {
+		if res := do(http.MethodHead, path, nil, string(testSecret)); res.StatusCode < 400 {
+			t.Errorf("%s: %s", path, res.Status)
+		}
+	}
+}
