@@ -135,10 +135,14 @@ function Start-Uninstaller([string]$Path, [string]$Arguments) {
     for ($i = 0; $i -lt 120 -and (Test-Path -LiteralPath $Path); $i++) { Start-Sleep -Seconds 1 }
 }
 
+# What users have of a package, in whatever version: bundles are listed only where they are asked for, and the package inside one bears
+# another version. Bundles come first.
 function Get-InstalledPackage([string]$FullName) {
-    Get-AppxPackage -AllUsers | Where-Object {
-        $_.PackageFullName -eq $FullName -and @($_.PackageUserInformation | Where-Object { "$($_.InstallState)" -eq 'Installed' }).Count -gt 0
-    }
+    $parts = $FullName.Split('_')
+    Get-AppxPackage -AllUsers -PackageTypeFilter Bundle, Main | Where-Object {
+        $_.Name -eq $parts[0] -and $_.PublisherId -eq $parts[-1] -and
+        @($_.PackageUserInformation | Where-Object { "$($_.InstallState)" -eq 'Installed' }).Count -gt 0
+    } | Sort-Object -Property IsBundle -Descending
 }
 
 # New users are given packages by a name that may tell another architecture: what goes before the first underscore is the package.
@@ -151,12 +155,17 @@ function Test-PackageGone([string]$FullName) {
     @(Get-InstalledPackage $FullName).Count -eq 0 -and @(Get-ProvisionedPackage $FullName).Count -eq 0
 }
 
+# A bundle takes what is in it along, which alone cannot be removed for all users: after each removal one looks anew.
 function Remove-Package([string]$FullName) {
     foreach ($package in @(Get-ProvisionedPackage $FullName)) {
         Remove-AppxProvisionedPackage -Online -PackageName $package.PackageName | Out-Null
     }
-    foreach ($package in @(Get-InstalledPackage $FullName)) {
-        Remove-AppxPackage -Package $package.PackageFullName -AllUsers
+    $before = [int]::MaxValue
+    $left = @(Get-InstalledPackage $FullName)
+    while ($left.Count -gt 0 -and $left.Count -lt $before) {
+        Remove-AppxPackage -Package $left[0].PackageFullName -AllUsers
+        $before = $left.Count
+        $left = @(Get-InstalledPackage $FullName)
     }
 }
 

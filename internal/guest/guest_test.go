@@ -212,6 +212,11 @@ func TestScript(t *testing.T) {
 			t.Errorf("the script lacks the line\n%s", line)
 		}
 	}
+	// Bundles are not listed unless asked for, and what is in one is removed for all users by removing the bundle (Microsoft,
+	// Remove-AppxPackage, -AllUsers).
+	if n := strings.Count(script, "Get-AppxPackage -AllUsers"); n != 1 || !strings.Contains(script, "Get-AppxPackage -AllUsers -PackageTypeFilter Bundle, Main |") {
+		t.Errorf("bundles are not asked for in %d questions", n)
+	}
 	// Every function that is called is in the script or one of Windows PowerShell's own.
 	list, err := tokenize(script)
 	if err != nil {
@@ -223,12 +228,12 @@ func TestScript(t *testing.T) {
 			defined[list[i+1].text] = true
 		}
 	}
-	own := strings.Fields("Write-Host Add-Content Get-Date Join-Path New-Object Get-LocalUser New-LocalUser Enable-LocalUser Add-LocalGroupMember Where-Object " +
+	own := strings.Fields("Write-Host Add-Content Get-Date Join-Path New-Object Get-LocalUser New-LocalUser Enable-LocalUser Add-LocalGroupMember Where-Object Sort-Object " +
 		"ConvertTo-SecureString Out-Null Test-Path Start-Sleep Get-AppxPackage Get-AppxProvisionedPackage Remove-AppxPackage Remove-AppxProvisionedPackage Set-StrictMode")
 	called := 0
 	for _, x := range list {
 		verb, _, ok := strings.Cut(x.text, "-")
-		if x.kind != "word" || !ok || !slices.Contains([]string{"Write", "Invoke", "Get", "New", "Test", "Add", "Start", "Remove", "Join", "Where", "Out", "Set", "ConvertTo", "Enable"}, verb) {
+		if x.kind != "word" || !ok || !slices.Contains([]string{"Write", "Invoke", "Get", "New", "Test", "Add", "Start", "Remove", "Join", "Where", "Sort", "Out", "Set", "ConvertTo", "Enable"}, verb) {
 			continue
 		}
 		called++
