@@ -115,19 +115,25 @@ type Verdict struct {
 	NoWait bool
 	// ByHand is set where a check that has a fix as a rule cannot be mended by it this time.
 	ByHand bool
+
+	// waiting: facts that were looked at are not collected yet.
+	waiting bool
 }
 
-func pass(because string, on ...fact) Verdict {
-	return Verdict{Outcome: Pass, Because: because, Evidence: evidence(on...)}
+// verdict is what facts come to.
+func verdict(outcome Outcome, because string, on []fact) Verdict {
+	waiting := slices.ContainsFunc(on, func(k fact) bool {
+		_, _, why := k.state()
+		return why == notCollected
+	})
+	return Verdict{Outcome: outcome, Because: because, Evidence: evidence(on...), waiting: waiting}
 }
 
-func unmet(because string, on ...fact) Verdict {
-	return Verdict{Because: because, Evidence: evidence(on...)}
-}
+func pass(because string, on ...fact) Verdict { return verdict(Pass, because, on) }
 
-func notApplicable(because string, on ...fact) Verdict {
-	return Verdict{Outcome: NotApplicable, Because: because, Evidence: evidence(on...)}
-}
+func unmet(because string, on ...fact) Verdict { return verdict("", because, on) }
+
+func notApplicable(because string, on ...fact) Verdict { return verdict(NotApplicable, because, on) }
 
 // notRefused is what a requirement comes to at ingestion that the document has for who prepares the machine, and that Amazon's
 // ingestion does not refuse an image for.
@@ -135,9 +141,7 @@ func notRefused(on ...fact) Verdict {
 	return notApplicable("It is for who prepares the machine: ingestion does not refuse an image for it.", on...)
 }
 
-func unknown(because string, on ...fact) Verdict {
-	return Verdict{Outcome: Unknown, Because: because, Evidence: evidence(on...)}
-}
+func unknown(because string, on ...fact) Verdict { return verdict(Unknown, because, on) }
 
 // maxSeen bounds the evidence that a verdict has beside where its facts were read.
 const maxSeen = 8

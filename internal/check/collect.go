@@ -29,6 +29,12 @@ const (
 // leaves its facts unknown, as does a hive that is stale, and absence in a hive that is damaged. When ctx ends, what was not
 // read yet stays unknown.
 func Collect(ctx context.Context, sys windows.System) *Facts {
+	return CollectEach(ctx, sys, func(*Facts) {})
+}
+
+// CollectEach is Collect for who waits: after every group of facts it hands over what is collected so far, which [Run] can judge;
+// see [Finding].Waiting. In a running Windows some groups take seconds. The facts are still being added to: each must not keep them.
+func CollectEach(ctx context.Context, sys windows.System, each func(*Facts)) *Facts {
 	r := &reader{sys: sys}
 	f := &Facts{}
 	for _, read := range []func(*Facts){r.identity, r.software, r.protection, r.membership, r.account, r.settings, r.servicing, r.licence,
@@ -37,6 +43,7 @@ func Collect(ctx context.Context, sys windows.System) *Facts {
 			break
 		}
 		read(f)
+		each(f)
 	}
 	return f
 }

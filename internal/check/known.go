@@ -36,9 +36,12 @@ func (k Known[T]) Where() string {
 	return b.String()
 }
 
+// notCollected is why a fact is not known that was not asked for, or not yet.
+const notCollected = "it was not collected"
+
 func (k Known[T]) state() (ok bool, from []Evidence, why string) {
 	if !k.OK() && k.Why == "" {
-		return false, k.From, "it was not collected"
+		return false, k.From, notCollected
 	}
 	return k.OK(), k.From, k.Why
 }

@@ -147,8 +147,8 @@ func options(t *testing.T, m *phony.Machine) check.Options {
 // judge holds what the checks say of a system against what the machine's text tells.
 func judge(t *testing.T, m *phony.Machine, sys windows.System, findings map[string]string) {
 	t.Helper()
-	facts := check.Collect(context.Background(), sys)
-	report := check.Run(facts, options(t, m))
+	opt := options(t, m)
+	report := check.Run(collect(t, sys, opt), opt)
 	live := sys.Machine().Running
 	fit := true
 	for _, f := range report.Findings {

@@ -62,6 +62,9 @@ type Finding struct {
 	Fix *Fix `json:"fix,omitempty"`
 	// MayWait: UNKNOWN, and left to the guest: the checker that runs inside Windows (cmd/berth-checker) decides it.
 	MayWait bool `json:"mayWait"`
+	// Waiting: facts that the check looked at were not collected, or not yet; see [CollectEach]. What is not Waiting stays as it is
+	// when the other facts come.
+	Waiting bool `json:"-"`
 }
 
 // Exit codes of "berth check".
@@ -169,7 +172,7 @@ func (c Check) verdict(f *Facts, p Params) Verdict {
 
 // finding turns a verdict into what is reported.
 func (c Check) finding(f *Facts, v Verdict, p Params) Finding {
-	fd := Finding{Code: c.Code, Outcome: v.Outcome, Title: c.Title, Because: v.Because, Evidence: v.Evidence}
+	fd := Finding{Code: c.Code, Outcome: v.Outcome, Title: c.Title, Because: v.Because, Evidence: v.Evidence, Waiting: v.waiting}
 	if fd.Evidence == nil {
 		fd.Evidence = []Evidence{}
 	}
