@@ -144,7 +144,7 @@ type mend struct {
 	changes []windows.Change // of the disk
 	values  []offline.Difference
 	guest   []windows.Change
-	refused error // why its changes of the disk are not made
+	refused error // why its changes of the disk, or one of the guest, are not made
 }
 
 // propose judges the machine and sorts the fixes of what was found into those of the disk and those of the guest.
@@ -164,9 +164,15 @@ func (f *fixing) propose(ctx context.Context, only []string) error {
 			continue
 		}
 		m := &mend{finding: fd}
+		var unplanned error
 		for _, change := range fd.Fix.Changes {
 			switch values, err := f.system.Diff(change); {
 			case errors.Is(err, offline.ErrNeedsGuest):
+				// A name that Windows would not have, out of a stranger's hive, is in nobody else's way.
+				if _, err := (guest.Plan{Steps: []guest.Step{{Change: change}}}).Script(); err != nil {
+					unplanned = cmp.Or(unplanned, fmt.Errorf("%s: %w", change, errors.Unwrap(err)))
+					continue
+				}
 				m.guest = append(m.guest, change)
 			case err != nil:
 				m.refused = cmp.Or(m.refused, err)
@@ -178,6 +184,7 @@ func (f *fixing) propose(ctx context.Context, only []string) error {
 		if m.refused != nil {
 			m.changes, m.values = nil, nil
 		}
+		m.refused = cmp.Or(m.refused, unplanned)
 		f.mends = append(f.mends, m)
 	}
 	return nil

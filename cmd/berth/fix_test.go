@@ -67,12 +67,18 @@ partition windows = size rest ntfs dirty
 // mendableMachine reads one of those machines.
 func mendableMachine(t *testing.T, name string) *phony.Machine {
 	t.Helper()
+	return machineOf(t, mendable, name)
+}
+
+// machineOf reads one of some machines.
+func machineOf(t *testing.T, texts map[string]string, name string) *phony.Machine {
+	t.Helper()
 	base, err := fs.ReadFile(machines.FS, phony.Base+".txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
 	files := fstest.MapFS{phony.Base + ".txtar": {Data: base}}
-	for n, text := range mendable {
+	for n, text := range texts {
 		files[n+".txtar"] = &fstest.MapFile{Data: []byte(text)}
 	}
 	m, err := phony.LoadFS(files, name)
@@ -347,7 +353,7 @@ func TestFixOnlyAndPlan(t *testing.T) {
 	}
 	// Only what the guest does: there is no disk to write.
 	out, plan = filepath.Join(dir, "none.qcow2"), filepath.Join(dir, "mine.ps1")
-	if stdout, stderr, code = fixed(t, source, "-o", out, "--plan", plan, "--only", "WorkspacesBYOLAccountNotFound"); code != 1 || !strings.Contains(stdout, "No disk was written") {
+	if stdout, stderr, code = fixed(t, source, "-o", out, "--plan", plan, "--only", "WorkspacesBYOLAccountNotFound"); code != 1 || !strings.Contains(stdout, "No disk was written") || !strings.Contains(stdout, "Start the machine, copy the script") {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
 	if _, err := os.Stat(out); !os.IsNotExist(err) {
@@ -355,6 +361,30 @@ func TestFixOnlyAndPlan(t *testing.T) {
 	}
 	if _, err := os.Stat(plan); err != nil {
 		t.Error(err)
+	}
+}
+
+// What the script cannot do, because its name is none that Windows would have, is told; the rest is done.
+func TestFixPlanLeavesOut(t *testing.T) {
+	mendable := maps.Clone(mendable)
+	const odd = "Contoso.Game'; calc"
+	mendable["odd-package"] = `A user has a package without a version.
+-- machine --
+base = unmendable
+-- registry.reg --
+[HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows\CurrentVersion\Appx\AppxAllUserStore\S-1-5-21-1472583690-2846193057-3905172846-1001\` + odd + `]
+[HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows\CurrentVersion\Appx\AppxAllUserStore\S-1-5-21-1472583690-2846193057-3905172846-1001\Microsoft.SkypeApp_14.53.77.0_x64__kzf8qxf38zg5c]
+`
+	source := exported(t, machineOf(t, mendable, "odd-package"), "raw")
+	dir := t.TempDir()
+	out, plan := filepath.Join(dir, "fixed.raw"), filepath.Join(dir, "fixed-first-boot.ps1")
+	stdout, stderr, code := fixed(t, source, "-o", out)
+	if code != 1 || !strings.Contains(stdout, "Not fixed: remove the package "+odd) || !strings.Contains(stdout, "Start the machine from the fixed disk,") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	script, err := os.ReadFile(plan)
+	if err != nil || strings.Contains(string(script), odd) || !strings.Contains(string(script), "Remove-Package 'Microsoft.SkypeApp_") || !strings.Contains(string(script), "Add-Administrator") {
+		t.Errorf("%v\n%s", err, script)
 	}
 }
 

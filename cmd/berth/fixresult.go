@@ -45,7 +45,7 @@ type fixedFinding struct {
 	Values []fixedValue `json:"values"`
 	// Guest is what the running Windows has to do, in words.
 	Guest []string `json:"guest,omitempty"`
-	// Refused is why the disk is not edited.
+	// Refused is why the disk is not edited, or what is left out of the plan and why.
 	Refused string `json:"refused,omitempty"`
 }
 
@@ -156,8 +156,13 @@ func (r *fixResult) printEnd(w io.Writer) {
 	}
 	fmt.Fprintln(w, written)
 	if r.PlanFile != "" {
-		fmt.Fprintf(w, "First boot: %s\n  Start the machine from the fixed disk, copy the script into it, and run as administrator\n    powershell -ExecutionPolicy Bypass -File %s\n",
-			r.PlanFile, filepath.Base(r.PlanFile))
+		start := "Start the machine from the fixed disk"
+		if r.Disk == "" {
+			start = "Start the machine"
+		}
+		fmt.Fprintf(w, "First boot: %s\n", r.PlanFile)
+		wrap(w, "  ", start+", copy the script into it, and run as administrator")
+		fmt.Fprintf(w, "    powershell -ExecutionPolicy Bypass -File %s\n", filepath.Base(r.PlanFile))
 	}
 	if len(r.Passed) > 0 {
 		wrap(w, "", fmt.Sprintf("%s (%d): %s", passes, len(r.Passed), strings.Join(r.Passed, ", ")))
@@ -176,7 +181,7 @@ func (r *fixResult) printEnd(w io.Writer) {
 		case i < 0 && fd.Fix != nil:
 			fmt.Fprintln(w, "      It was left out: berth fix can mend it.")
 			continue
-		case i >= 0 && len(r.Findings[i].Guest) > 0:
+		case i >= 0 && len(r.Findings[i].Guest) > 0 && r.Findings[i].Refused == "":
 			fmt.Fprintln(w, "      The script for the first boot does it.")
 			continue
 		}
