@@ -27,25 +27,44 @@ const checkpointLimit = 16 << 20
 
 func notesOf(part string) string { return part + ".checkpoint" }
 
-// forget removes the checkpoint beside a part, if there is one.
+// forget removes the checkpoint beside a part, whole or half written, if there is one.
 func forget(part string) error {
-	if err := os.Remove(notesOf(part)); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	var errs []error
+	for _, path := range []string{notesOf(part), notesOf(part) + "~"} {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // openPart opens the file that the copy is written to, new or as a killed copy left it, and locks it.
 func (c *copying) openPart(part string) (*os.File, error) {
+	noted := c.opt.Checkpoint != "" && c.input == nil // a compressed stream cannot be entered in its middle
 	flags := os.O_RDWR | os.O_CREATE | os.O_EXCL
 	var old *checkpoint
-	if c.opt.Resume && c.opt.Checkpoint != "" {
+	var key string
+	if noted {
 		var err error
-		if old, err = readCheckpoint(notesOf(part)); err != nil {
+		if c.opt.Resume {
+			if old, err = readCheckpoint(notesOf(part)); err != nil {
+				return nil, err
+			}
+		}
+		if key, err = c.key(); err != nil {
 			return nil, err
 		}
-		if old != nil {
-			flags = os.O_RDWR | os.O_CREATE // it is ours: only a copy writes checkpoints
+	}
+	switch _, err := os.Lstat(part); {
+	case old != nil:
+		flags = os.O_RDWR | os.O_CREATE // it is ours: only a copy writes checkpoints
+	case err == nil:
+		return nil, &fs.PathError{Op: "create", Path: part, Err: fs.ErrExist}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case noted: // before the part, so that there is none without
+		if err := (&checkpoint{Key: key}).write(notesOf(part)); err != nil {
+			return nil, err
 		}
 	}
 	f, err := os.OpenFile(part, flags, 0o666)
@@ -56,41 +75,26 @@ func (c *copying) openPart(part string) (*os.File, error) {
 	if err := lock(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("disk: %s is being written by another copy: %w", part, err), f.Close())
 	}
-	if err := c.start(f, part, old); err != nil {
+	c.aim(f)
+	if noted {
+		c.save = func(s *checkpoint) error {
+			s.Key = key
+			// What it speaks of must not be lost when it is not.
+			if err := f.Sync(); err != nil {
+				return err
+			}
+			return s.write(notesOf(part))
+		}
+	}
+	if old != nil && old.Key == key && old.At > 0 {
+		err = c.resume(old)
+	} else if err = f.Truncate(0); err == nil && noted {
+		err = (&checkpoint{Key: key}).write(notesOf(part))
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// start goes on from old if it is of the same copy, and else begins with an empty file.
-func (c *copying) start(f *os.File, part string, old *checkpoint) error {
-	c.aim(f)
-	if c.opt.Checkpoint == "" || c.input != nil {
-		return nil // a compressed stream cannot be entered in its middle
-	}
-	key, err := c.key()
-	if err != nil {
-		return err
-	}
-	c.save = func(s *checkpoint) error {
-		s.Key = key
-		// What it speaks of must not be lost when it is not.
-		if err := f.Sync(); err != nil {
-			return err
-		}
-		return s.write(notesOf(part))
-	}
-	if old != nil && old.Key == key {
-		return c.resume(old)
-	}
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	s, err := c.checkpoint(0)
-	if err != nil {
-		return err
-	}
-	return c.save(s)
 }
 
 // key tells what is copied, and how, from everything else.
@@ -130,7 +134,7 @@ func (c *copying) checkpoint(at int64) (*checkpoint, error) {
 }
 
 func (c *copying) resume(s *checkpoint) error {
-	if s.At < 0 || s.At > c.size || s.At%copyPiece != 0 && s.At != c.size {
+	if s.At > c.size || s.At%copyPiece != 0 && s.At != c.size {
 		return fmt.Errorf("disk: checkpoint: byte %d of a disk of %d", s.At, c.size)
 	}
 	if err := c.chain.(encoding.BinaryUnmarshaler).UnmarshalBinary(s.Chain); err != nil {

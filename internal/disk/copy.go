@@ -126,6 +126,10 @@ func CopyFile(ctx context.Context, path string, img Image, opt CopyOptions) (don
 		return nil
 	}
 	if err := absent(); err != nil {
+		// A copy that was killed when it was done may have left its checkpoint.
+		if _, gone := os.Lstat(part); errors.Is(err, fs.ErrExist) && errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, forget(part))
+		}
 		return Copied{}, err
 	}
 	c, err := newCopying(nil, img, opt)
