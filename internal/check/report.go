@@ -92,6 +92,10 @@ func (r Report) ExitCode() int {
 const remedyUnknown = "Start the machine, let it settle, and shut it down completely, so that its registry is written out:\n  shutdown /s /t 0\n" +
 	"Export it again and repeat the check. If the file was copied, compare its size and checksum with the original."
 
+// remedyRunning is for checks that want of facts kept open in a Windows that runs: what cannot be told then is mostly what WMI does not answer.
+const remedyRunning = "Restart Windows, sign in as an administrator, let it settle for a few minutes, and repeat the check as administrator.\n" +
+	"If the reason is an answer of WMI that does not come, see whether its service runs and its repository is consistent:\n  sc.exe query winmgmt\n  winmgmt /verifyrepository"
+
 // remedyGuest is for checks that only a running Windows can answer.
 const remedyGuest = "The disk of a machine that is switched off cannot tell. To have it decided, run the checker inside the machine before the export; this writes it:\n" +
 	"  berth checker"
@@ -181,6 +185,9 @@ func (c Check) finding(f *Facts, v Verdict, p Params) Finding {
 		// A running Windows was asked already: nobody is left to wait for.
 		fd.MayWait = c.DecidedIn == InGuest && !v.NoWait && f.Running.OK() && !f.Running.Value
 		fd.Remedy = remedyUnknown
+		if f.Running.OK() && f.Running.Value {
+			fd.Remedy = remedyRunning
+		}
 		if fd.MayWait {
 			fd.Remedy = remedyGuest
 		} else if p.Ingestion {

@@ -382,6 +382,13 @@ func TestGuestOnly(t *testing.T) {
 			t.Errorf("%s: open is %v", c.name, r.Open)
 		}
 	}
+	// Who runs Windows already exports nothing again.
+	asked := run([]Check{guest, disk}, &Facts{Running: read(true, said("the machine itself"))}, Options{})
+	for _, f := range asked.Findings {
+		if f.Outcome != Unknown || strings.Contains(f.Remedy, "xport") || !strings.Contains(f.Remedy, "repeat the check") {
+			t.Errorf("%s of a running Windows is %s: %q", f.Code, f.Outcome, f.Remedy)
+		}
+	}
 	both := run([]Check{disk, warns}, off, Options{})
 	if both.ExitCode() != ExitUnfit {
 		t.Errorf("a warning beside an open check: exit %d, want %d", both.ExitCode(), ExitUnfit)
