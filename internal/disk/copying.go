@@ -263,7 +263,7 @@ func (c *copying) write(ctx context.Context, order <-chan *piece, free chan<- *p
 	defer tick.Stop()
 	defer func() {
 		if saved != nil {
-			<-saved
+			_ = <-saved // the copy has ended: nobody needs it any more, or the one before it will do
 		}
 	}()
 	for p := range order {

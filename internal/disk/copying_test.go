@@ -321,12 +321,12 @@ func TestOtherCopiesAreNotGoneOnWith(t *testing.T) {
 	// A damaged checkpoint ends the copy and leaves all as it is; there may be hours in it.
 	for i := range 300 {
 		bad := slices.Clone(notes)
-		switch {
-		case i == 0:
+		switch i {
+		case 0:
 			bad = nil
-		case i == 1:
+		case 1:
 			bad = bytes.Replace(bad, []byte(`"At":`), []byte(`"At":9`), 1)
-		case i == 2:
+		case 2:
 			bad = bytes.Replace(bad, []byte(`"Table":`), []byte(`"Table":9`), 1)
 		default:
 			bad[rand.IntN(min(len(bad), 2000))] = byte(rand.IntN(256))
