@@ -189,7 +189,14 @@ func failureOf(err error) error {
 	case disk.NotADisk:
 		return &Failure{"ClientError: No valid partitions. Not a valid volume. [" + r.Error() + "]"}
 	}
-	if r.Format == "OVA" {
+	// VM Import's own words for two kinds of damage.
+	switch {
+	case r.Format == "VHD" && strings.HasPrefix(r.Detail, "footers not identical"):
+		return &Failure{"ClientError: Footers not identical [" + r.Error() + "]"}
+	case r.Format == "VMDK" && r.Field == "grain" && strings.HasPrefix(r.Detail, "inflated to "):
+		return &Failure{"ClientError: Uncompressed data has an invalid length [" + r.Error() + "]"}
+	}
+	if r.Format == "OVA" || r.Format == "OVF" {
 		return &Failure{"ClientError: Disk validation failed [OVF file parsing error: " + r.Error() + "]"}
 	}
 	return &Failure{fmt.Sprintf("ClientError: Disk validation failed [Unsupported %s File Format: %s]", r.Format, r.Error())}

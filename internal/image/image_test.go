@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -99,6 +100,7 @@ func TestWhatCannotBeImported(t *testing.T) {
 		"text":         {write("a.txt", strings.Repeat("not a disk ", 1000)), "", "Not a valid volume"},
 		"wrong format": {export(t, phony.Base, "qcow2"), "VHD", "was said to be VHD, but is QCOW2"},
 		"BitLocker":    {export(t, "bitlocker", "qcow2"), "", "encrypted"},
+		"two footers":  {footers(t), "VHD", "ClientError: Footers not identical ["},
 		"no Windows":   {export(t, "not-windows", "qcow2"), "", "ClientError: Unknown OS / Missing OS files."},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,4 +115,30 @@ func TestWhatCannotBeImported(t *testing.T) {
 			}
 		})
 	}
+}
+
+// footers is a dynamic VHD whose two footers, both sound, disagree.
+func footers(t *testing.T) string {
+	t.Helper()
+	path := export(t, phony.Base, "vhd")
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	footer := make([]byte, 512)
+	if _, err := f.ReadAt(footer, 0); err != nil {
+		t.Fatal(err)
+	}
+	footer[24]++ // the time of its making
+	clear(footer[64:68])
+	var sum uint32
+	for _, b := range footer {
+		sum += uint32(b)
+	}
+	binary.BigEndian.PutUint32(footer[64:], ^sum)
+	if _, err := f.WriteAt(footer, 0); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -150,6 +150,7 @@ func TestEC2(t *testing.T) {
 		t.Run("DeregisterImage", func(t *testing.T) { deregister(t, s, amis) })
 	}
 	t.Run("ImportSnapshot", func(t *testing.T) { importSnapshot(t, s) })
+	t.Run("several disks", func(t *testing.T) { severalDisks(t, s) })
 	t.Run("CancelImportTask", func(t *testing.T) { cancel(t, s) })
 }
 
@@ -320,6 +321,55 @@ func importImages(t *testing.T, s *service, size int64) (amis []string) {
 	bySnapshot, err := c.ImportImage(t.Context(), &ec2.ImportImageInput{DryRun: aws.Bool(true), DiskContainers: []types.ImageDiskContainer{{SnapshotId: d.SnapshotId}}})
 	refused(t, fmt.Sprintf("dry run of a snapshot %v", bySnapshot), err, "DryRunOperation", "would have succeeded")
 	return amis
+}
+
+// severalDisks imports a machine of two disks that came one by one: the root is the one with Windows.
+func severalDisks(t *testing.T, s *service) {
+	c := s.ec2
+	disk := func(key string) types.ImageDiskContainer {
+		return types.ImageDiskContainer{Description: aws.String("disk " + key), UserBucket: &types.UserBucket{S3Bucket: aws.String("exports"), S3Key: &key}}
+	}
+	in := &ec2.ImportImageInput{UsageOperation: aws.String("RunInstances:0800"), Hypervisor: aws.String("xen"), DiskContainers: []types.ImageDiskContainer{disk("disk.vhdx"), disk("win10.ova")}}
+	asked, err := c.ImportImage(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "UsageOperation", asked.UsageOperation, "RunInstances:0800")
+	same(t, "LicenseType", asked.LicenseType, "BYOL")
+	same(t, "Hypervisor", asked.Hypervisor, "xen")
+	var task types.ImportImageTask
+	eventually(t, func() (bool, error) {
+		out, err := c.DescribeImportImageTasks(t.Context(), &ec2.DescribeImportImageTasksInput{ImportTaskIds: []string{*asked.ImportTaskId}})
+		if err != nil {
+			return false, err
+		}
+		task = out.ImportImageTasks[0]
+		return *task.Status == "completed" || *task.Status == "deleted", nil
+	})
+	if *task.Status != "completed" || len(task.SnapshotDetails) != 2 {
+		t.Fatalf("the task ended as %s: %s, with %+v", *task.Status, aws.ToString(task.StatusMessage), task.SnapshotDetails)
+	}
+	data, root := task.SnapshotDetails[0], task.SnapshotDetails[1]
+	same(t, "the data disk's DeviceName", data.DeviceName, "/dev/sdf")
+	same(t, "the data disk's Format", data.Format, "VHDX")
+	same(t, "the data disk's Description", data.Description, "disk disk.vhdx")
+	same(t, "the root's DeviceName", root.DeviceName, "/dev/sda1")
+	same(t, "the root's Format", root.Format, "VMDK")
+	images, err := c.DescribeImages(t.Context(), &ec2.DescribeImagesInput{ImageIds: []string{*task.ImageId}})
+	if err != nil || len(images.Images) != 1 || len(images.Images[0].BlockDeviceMappings) != 2 {
+		t.Fatalf("%+v (%v)", images, err)
+	}
+	for i, want := range []*string{root.SnapshotId, data.SnapshotId} {
+		same(t, "SnapshotId", images.Images[0].BlockDeviceMappings[i].Ebs.SnapshotId, *want)
+	}
+	if _, err := c.DeregisterImage(t.Context(), &ec2.DeregisterImageInput{ImageId: task.ImageId, DeleteAssociatedSnapshots: aws.Bool(true)}); err != nil {
+		t.Error(err)
+	}
+	_, err = c.ImportImage(t.Context(), &ec2.ImportImageInput{DiskContainers: []types.ImageDiskContainer{{Url: aws.String("https://example.com/win10.ova")}}})
+	refused(t, "a host that was not allowed", err, "InvalidParameter", "is not supported: give s3://bucket/key")
+	_, err = c.ImportImage(t.Context(), &ec2.ImportImageInput{DiskContainers: []types.ImageDiskContainer{disk("win10.ova")},
+		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeImage, Tags: []types.Tag{{Key: aws.String("k")}}}}})
+	refused(t, "tags for what is not made yet", err, "InvalidParameterValue", "'image' is not a valid taggable resource type")
 }
 
 func describeImages(t *testing.T, s *service, amis []string) {
