@@ -22,7 +22,7 @@ var networkChecks = []Check{
 			`  netsh interface ipv4 set address name="<adapter>" source=dhcp`,
 			`  netsh interface ipv4 set dnsservers name="<adapter>" source=dhcp`,
 			"Where the DHCP Client service is disabled:",
-			"  sc config Dhcp start= auto",
+			"  sc.exe config Dhcp start= auto",
 			"An adapter that is no longer there: devmgmt.msc > View > Show hidden devices > Network adapters > right-click it > Uninstall device."),
 		judge: judgeDHCP,
 		fix:   fixDHCP,

@@ -21,8 +21,8 @@ var servicingChecks = []Check{
 		Remedy: steps(
 			"Install the latest updates first. Then:",
 			"  net stop wuauserv",
-			"  sc config wuauserv start= disabled",
-			"  sc config TrustedInstaller start= demand"),
+			"  sc.exe config wuauserv start= disabled",
+			"  sc.exe config TrustedInstaller start= demand"),
 		judge: judgeUpdateServices,
 		fix:   fixUpdateServices,
 	},
@@ -46,7 +46,7 @@ var servicingChecks = []Check{
 		Evaluation: "The newest cumulative update (Package_for_RollupFix, installed) must have been installed on or after the last second Tuesday of a month before Windows was shut down, or before the release's updates ended. What came out since is not known here and not asked.",
 		Remedy: steps(
 			"Switch Windows Update on again, look for updates until there are none, and restart each time:",
-			"  sc config wuauserv start= demand",
+			"  sc.exe config wuauserv start= demand",
 			"  start ms-settings:windowsupdate",
 			"Then switch it off (WindowsUpdatesEnabled)."),
 		judge: judgeUpdates,
