@@ -64,7 +64,7 @@ var installationChecks = []Check{
 		Evaluation: `PowerShellVersion of Microsoft\PowerShell\3\PowerShellEngine, or else of 1, must begin with a number no smaller than the profile asks for.`,
 		Remedy: steps(
 			"Install Windows Management Framework 5.1 from Microsoft's Download Center and restart. To see the version:",
-			"  powershell -Command $PSVersionTable.PSVersion"),
+			"  powershell Get-Host"),
 		judge: judgePowerShell,
 	},
 	{

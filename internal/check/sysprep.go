@@ -38,7 +38,7 @@ var sysprepChecks = []Check{
 		Remedy: steps(
 			"Read what failed, mend it, and go back to the snapshot from before that run. Or, when it is mended, take the old logs away and run Sysprep once more on a snapshot:",
 			"  notepad C:\\Windows\\System32\\Sysprep\\Panther\\setuperr.log",
-			"  rmdir /s /q C:\\Windows\\System32\\Sysprep\\Panther"),
+			"  cmd /c rmdir /s /q C:\\Windows\\System32\\Sysprep\\Panther"),
 		judge: judgeSysprepErrors,
 	},
 	{
