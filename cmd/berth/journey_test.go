@@ -130,6 +130,12 @@ func TestTheServiceIsKilledTenTimes(t *testing.T) {
 	}
 	j.nothingTwice(t)
 
+	for _, command := range []string{"list", "verify", "gc"} {
+		if code := run([]string{"images", "--data", data, command}); code != 0 {
+			t.Errorf("berth images %s ended with %d", command, code)
+		}
+	}
+
 	// A desktop runs on while the service is away, and is found again as it is. A second run finds everything else.
 	before, running := j.workspace, computetest.Processes(t, data)
 	if err := s.process.Load().Kill(); err != nil {

@@ -77,6 +77,11 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 		total += s.FileBytes
 		if s.Bucket == "" || shares == nil || !shares.Shares() {
 			room += s.FileBytes
+			for _, there := range []string{"", ".part"} { // of an attempt that was interrupted
+				if n, err := image.FileBytes(d.uploadFile(r.ID, s.Number) + there); err == nil {
+					room -= min(n, s.FileBytes)
+				}
+			}
 		}
 	}
 	// What is fetched lies beside the disks that are made of it until those are complete.
@@ -286,7 +291,14 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 		}
 		target := d.file("imports", r.ID, fmt.Sprintf("disk-%d.qcow2", x.Number))
 		// A snapshot is of a disk, whatever is on it.
+		told := 0
 		made, err := u.Convert(ctx, i, target, d.cfg.ImportWhole || r.Kind == importsSnapshot, func(percent float64) error {
+			if p := int(percent); p >= told+10 { // of the disk, in its own detail
+				told = p
+				if _, err := d.db.NewUpdate().Model(&x).Set("progress = ?", p).WherePK().Exec(ctx); err != nil {
+					return fmt.Errorf("desk: %w", err)
+				}
+			}
 			done := float64(before) + percent/100*float64(x.SizeBytes)
 			return tell(done/float64(max(total, 1)), fmt.Sprintf("disk %d of %d, %.0f %%", i+1, len(r.Disks), percent))
 		})
