@@ -30,6 +30,7 @@ func TestImports(t *testing.T) {
 	s := serve(t, "--graphics", "--enable-delay", "0s", "--region", "eu-west-1", "--import-whole") // so that the disk can be held against the export, byte by byte
 	s.bucket(t, "exports")
 	t.Run("every format", func(t *testing.T) { everyFormat(t, s) })
+	t.Run("two disks in an OVA", func(t *testing.T) { twoDisksInAnOVA(t, s) })
 	kept := s.files(t) // from here on, every import fails
 	t.Run("refused at once", func(t *testing.T) { refusedAtOnce(t, s) })
 	t.Run("refused by what is in it", func(t *testing.T) { refusedByContent(t, s) })
@@ -129,6 +130,48 @@ func everyFormat(t *testing.T, s *service) {
 		if im.State != "available" || im.Size != 1 || im.Boot != "legacy-bios" || !strings.HasPrefix(im.Text, "From ") {
 			t.Errorf("an image is %+v", im)
 		}
+	}
+}
+
+// twoDisksInAnOVA imports a machine that has its disk twice: each becomes a snapshot, the first with Windows is the root, and
+// both are kept as the one disk that they are.
+func twoDisksInAnOVA(t *testing.T, s *service) {
+	read := func(format string) []byte {
+		b, err := os.ReadFile(export(t, "small", format))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	kept := s.files(t)
+	path := filepath.Join(t.TempDir(), "two.ova")
+	if err := os.WriteFile(path, twoDisks(t, read("ova"), read("vmdk")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.put(t, "exports", "two.ova", path)
+	asked, err := s.importDisk(t, "exports", "two.ova", "DiskContainer.1.Format", "OVA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := s.imported(t, asked.ID)
+	if last := all[len(all)-1]; last.Status != "completed" {
+		t.Fatalf("it ended as %+v", last)
+	}
+	var out struct {
+		Disks []struct {
+			Device   string `xml:"deviceName"`
+			Format   string `xml:"format"`
+			Snapshot string `xml:"snapshotId"`
+		} `xml:"importImageTaskSet>item>snapshotDetailSet>item"`
+	}
+	if err := s.ec2(t, &out, "DescribeImportImageTasks", "ImportTaskId.1", asked.ID); err != nil {
+		t.Fatal(err)
+	}
+	if d := out.Disks; len(d) != 2 || d[0].Device != "/dev/sda1" || d[1].Device != "/dev/sdf" || d[0].Format != "VMDK" || d[0].Snapshot == d[1].Snapshot {
+		t.Errorf("its disks are %+v", out.Disks)
+	}
+	if now := s.files(t); !slices.Equal(now, kept) {
+		t.Errorf("the same disk twice more is kept as %v, beside %v", now, kept)
 	}
 }
 
