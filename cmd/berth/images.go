@@ -22,7 +22,7 @@ type imagesCmd struct {
 type storedImage struct {
 	Digest, Base, Damage string
 	SizeBytes, FileBytes int64
-	References           []string
+	References, Fixes    []string
 }
 
 func (x imagesCmd) call(ctx context.Context, operation string, in map[string]any, out any) error {
@@ -58,6 +58,9 @@ func (listImagesCmd) Run(ctx context.Context, c *cli) error {
 		}
 		fmt.Printf("%s %10s %s\n", s.Digest, size(s.FileBytes), note)
 		fmt.Printf("    a disk of %s, for %s\n", size(s.SizeBytes), strings.Join(s.References, ", "))
+		for _, f := range s.Fixes {
+			fmt.Println("    mended:", image.Printable(f))
+		}
 	}
 	if all.QuotaBytes > 0 {
 		fmt.Printf("%s of %s\n", size(all.FileBytes), size(all.QuotaBytes))

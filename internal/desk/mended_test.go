@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -37,6 +38,18 @@ func TestAnIngestionMends(t *testing.T) {
 	var report check.Report
 	if err := json.Unmarshal([]byte(r.Report), &report); err != nil || !report.Fit {
 		t.Errorf("the report of the mended disk: %v, %+v", err, report)
+	}
+	all, err := f.Berth().ListStoredImages(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range all.StoredImages {
+		if mended := *x.Digest == *r.Digest; mended != (len(x.Fixes) > 0) || mended && (!strings.HasPrefix(x.Fixes[0], "AutoLogonEnabled: set SOFTWARE") || *x.Base != before) {
+			t.Errorf("it is listed as %+v", x)
+		}
+	}
+	if it := f.item(5, *im.ImageId); !strings.Contains(it.Detail, "mended: AutoLogonEnabled") {
+		t.Errorf("the console shows %+v", it)
 	}
 	s, err := f.stored(t.Context(), *r.Digest)
 	if err != nil || s.Base != f.storedFile(before) || *r.Digest == before {

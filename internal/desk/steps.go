@@ -414,6 +414,14 @@ func (d *Desk) imageStep(ctx context.Context) (console.Step, error) {
 		if it.Detail == "" {
 			it.Detail = strings.Join(append([]string{r.IngestionProcess, "from " + r.MachineImageID}, r.Applications...), ", ")
 		}
+		for i, x := range r.Fixes {
+			if i == 0 {
+				it.Detail += "; mended: "
+			} else {
+				it.Detail += ", "
+			}
+			it.Detail += x.Code
+		}
 		s.Items = append(s.Items, it)
 	}
 	switch {

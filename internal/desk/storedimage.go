@@ -188,6 +188,7 @@ type StoredImage struct {
 	SizeBytes  int64      // virtual
 	FileBytes  int64      // that it takes here
 	References []string   // ids of the snapshots, images and import tasks that it is there for, and digests of those laid over it
+	Fixes      []string   // what was mended on the way to the images that it is: the check's code and each step
 	CreatedAt  *time.Time //
 	VerifiedAt *time.Time // when it was last read whole
 	Damage     *string    // what was found then
@@ -221,10 +222,26 @@ func (b *Berth) ListStoredImages(ctx context.Context, _ *ListStoredImagesInput) 
 			users[x.Digest] = append(users[x.Digest], x.ID)
 		}
 	}
+	fixes := map[string][]string{}
+	var images []workspaceImageRecord
+	if err := d.db.NewSelect().Model(&images).Column("digest", "fixes").Where("digest IS NOT NULL").Order("id").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("desk: %w", err)
+	}
+	for _, im := range images {
+		for _, f := range im.Fixes {
+			for _, step := range f.Steps {
+				if line := f.Code + ": " + step; !slices.Contains(fixes[*im.Digest], line) {
+					fixes[*im.Digest] = append(fixes[*im.Digest], line)
+				}
+			}
+		}
+	}
 	out := &ListStoredImagesOutput{StoredImages: []StoredImage{}, QuotaBytes: d.cfg.ImageQuota}
 	for _, r := range rs {
 		out.FileBytes += r.FileBytes
-		out.StoredImages = append(out.StoredImages, r.view(users[r.Digest]))
+		v := r.view(users[r.Digest])
+		v.Fixes = fixes[r.Digest]
+		out.StoredImages = append(out.StoredImages, v)
 	}
 	return out, nil
 }
