@@ -46,6 +46,7 @@ type checker struct {
 	now     func() time.Time
 	folder  string // where the logs go
 	version string
+	ended   func(test) // is told of every test as it ends
 
 	mu      sync.Mutex
 	state   state
@@ -56,6 +57,8 @@ type checker struct {
 	report  check.Report
 	at      time.Time
 	fixes   []check.Fix
+
+	password live.Password // of the account that fix made, until somebody has seen it
 }
 
 // state is what people see.
@@ -74,6 +77,7 @@ type state struct {
 
 	Locales *live.Locales `json:"locales"`
 	Account bool          `json:"account"` // WorkSpaces_BYOL is there
+	Secret  bool          `json:"secret"`  // its password has not been seen yet
 	Sysprep *sysprepState `json:"sysprep"`
 }
 
@@ -125,7 +129,7 @@ var stateOf = map[check.Outcome]string{check.Pass: passed, check.Fail: failed, c
 
 func newChecker(vm machine, now func() time.Time, folder string) *checker {
 	return &checker{
-		vm: vm, now: now, folder: folder, version: version, changed: make(chan struct{}),
+		vm: vm, now: now, folder: folder, version: version, ended: func(test) {}, changed: make(chan struct{}),
 		state: state{Phase: phaseReady, Tests: tests(toBeTested)},
 	}
 }
@@ -219,26 +223,14 @@ func (c *checker) run(ctx context.Context, opt check.Options) error {
 	if err := c.vm.HoldUpdates(ctx); err != nil {
 		c.trouble("Windows Update could not be turned off: " + check.Printable(err.Error()))
 	}
-	facts := check.Collect(ctx, c.vm)
+	facts := check.CollectEach(ctx, c.vm, func(f *check.Facts) { c.tell(check.Run(f, opt), false) })
 	if err := ctx.Err(); err != nil {
 		c.update(func(s *state) { s.Phase, s.Tests = phaseReady, tests(toBeTested) })
 		return err
 	}
 	rep := check.Run(facts, opt)
 	at := c.now()
-	for _, f := range rep.Findings {
-		c.update(func(s *state) {
-			i := slices.IndexFunc(s.Tests, func(t test) bool { return t.Code == f.Code })
-			if i < 0 {
-				return
-			}
-			t := &s.Tests[i]
-			t.State, t.Because, t.Remedy, t.Fixable = stateOf[f.Outcome], f.Because, f.Remedy, f.Fix != nil
-			for _, e := range f.Evidence {
-				t.Evidence = append(t.Evidence, e.Text)
-			}
-		})
-	}
+	c.tell(rep, true)
 	fixes := rep.Fixes()
 	c.mu.Lock()
 	c.options, c.report, c.at, c.fixes = opt, rep, at, fixes
@@ -264,6 +256,32 @@ func (c *checker) run(ctx context.Context, opt check.Options) error {
 		s.Windows, s.Computer = fmt.Sprintf("%s, version %s (build %s), %s, %s", w.Edition, w.Version, w.Build, w.Language, w.Architecture), w.HostName
 	})
 	return nil
+}
+
+// tell shows the results of the tests that have ended: of those that still wait for facts while these are read, and of all in the end.
+func (c *checker) tell(r check.Report, last bool) {
+	var ended []test
+	c.update(func(s *state) {
+		for _, f := range r.Findings {
+			i := slices.IndexFunc(s.Tests, func(t test) bool { return t.Code == f.Code })
+			if i < 0 || !last && (f.Waiting || s.Tests[i].State != checking) {
+				continue
+			}
+			t := &s.Tests[i]
+			first := t.State == checking
+			t.State, t.Because, t.Remedy, t.Fixable = stateOf[f.Outcome], f.Because, f.Remedy, f.Fix != nil
+			t.Evidence = nil
+			for _, e := range f.Evidence {
+				t.Evidence = append(t.Evidence, e.Text)
+			}
+			if first {
+				ended = append(ended, *t)
+			}
+		}
+	})
+	for _, t := range ended {
+		c.ended(t)
+	}
 }
 
 // subject is what the report is about.
@@ -318,7 +336,11 @@ func (c *checker) fix(ctx context.Context, plan string) error {
 				c.update(func(s *state) { s.Phase = phaseChecked })
 				return err
 			}
-			if err := c.vm.Apply(ctx, change); err != nil {
+			password, err := c.vm.Apply(ctx, change)
+			if password != "" {
+				c.keep(password)
+			}
+			if err != nil {
 				c.trouble(fmt.Sprintf("%s: %s: %s", f.Code, f.Steps[i], check.Printable(err.Error())))
 				continue
 			}
@@ -330,6 +352,24 @@ func (c *checker) fix(ctx context.Context, plan string) error {
 		s.Phase, s.Tests, s.Fit, s.Fixes, s.Plan, s.Files, s.Sysprep = phaseChecking, tests(checking), false, nil, "", nil, nil
 	})
 	return c.run(ctx, opt)
+}
+
+// keep keeps the password of the account that was made until it is shown.
+func (c *checker) keep(password live.Password) {
+	c.mu.Lock()
+	c.password = password
+	c.mu.Unlock()
+	c.update(func(s *state) { s.Secret = true })
+}
+
+// reveal gives out the password of the account that was made, once; it is empty afterwards.
+func (c *checker) reveal() live.Password {
+	c.mu.Lock()
+	password := c.password
+	c.password = ""
+	c.mu.Unlock()
+	c.update(func(s *state) { s.Secret = false })
+	return password
 }
 
 // errNotFit: Sysprep is for a machine that has passed.

@@ -19,6 +19,8 @@ type console struct {
 	out io.Writer
 	err io.Writer
 	yes bool // every answer is yes
+	// seen: err is a console, which keeps nothing of what it shows.
+	seen bool
 
 	lines *bufio.Scanner
 }
@@ -48,6 +50,11 @@ func (o *console) run(ctx context.Context, c *cli, opt check.Options) (int, erro
 	if !o.ask("While the tests run, Windows Update is turned off: put back if you cancel, left off when all tests pass. Begin the tests?") {
 		return exitTrouble, nil
 	}
+	o.c.ended = func(t test) {
+		if t.State != notApplicable {
+			fmt.Fprintf(o.err, "%-8s %s\n", t.State, t.Title)
+		}
+	}
 	if err := o.c.check(ctx, opt); err != nil {
 		return 0, err
 	}
@@ -61,7 +68,9 @@ func (o *console) run(ctx context.Context, c *cli, opt check.Options) (int, erro
 			}
 		}
 		if o.ask("Change it?") {
-			if err := o.c.fix(ctx, s.Plan); err != nil {
+			err := o.c.fix(ctx, s.Plan)
+			o.tellPassword()
+			if err != nil {
 				return 0, err
 			}
 			s, _ = o.c.watch()
@@ -91,6 +100,17 @@ func (o *console) run(ctx context.Context, c *cli, opt check.Options) (int, erro
 		fmt.Fprintln(o.err, "Sysprep has succeeded. Windows shuts down.")
 	}
 	return judged.ExitCode(), nil
+}
+
+// tellPassword shows the password of the account that was made, where it is not kept: redirected, it would lie in a file.
+func (o *console) tellPassword() {
+	switch password := o.c.reveal(); {
+	case password == "":
+	case o.seen:
+		fmt.Fprintf(o.err, "The account %s was made. Its password is\n\n  %s\n\nWrite it down: it is not shown again.\n\n", byolAccount, password.Reveal())
+	default:
+		fmt.Fprintf(o.err, "The account %s was made. Its password is shown in a console only, and this is none. To set another:\n  net user %s *\n", byolAccount, byolAccount)
+	}
 }
 
 // print writes the report.

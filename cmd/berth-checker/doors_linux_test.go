@@ -10,6 +10,10 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,7 +30,15 @@ type standIn struct {
 	mu    sync.Mutex
 	did   []string
 	fails map[string]error
-	block chan struct{} // where set, every change waits for it
+	block chan struct{}                  // where set, every change waits for it
+	gates map[windows.Hive]chan struct{} // what is read of these hives waits
+}
+
+func (m *standIn) Open(hive windows.Hive, path string) (windows.Key, error) {
+	if gate := m.gates[hive]; gate != nil {
+		<-gate
+	}
+	return m.System.Open(hive, path)
 }
 
 func (m *standIn) do(what string) error {
@@ -48,15 +60,18 @@ func (m *standIn) times(what string) int {
 	return n
 }
 
-func (m *standIn) Apply(ctx context.Context, c windows.Change) error {
+func (m *standIn) Apply(ctx context.Context, c windows.Change) (live.Password, error) {
 	if m.block != nil {
 		select {
 		case <-m.block:
 		case <-ctx.Done():
-			return ctx.Err()
+			return "", ctx.Err()
 		}
 	}
-	return m.do("apply " + c.String())
+	if _, ok := c.(windows.CreateAccount); ok {
+		return "correct-Horse-7", m.do("apply " + c.String())
+	}
+	return "", m.do("apply " + c.String())
 }
 func (m *standIn) HoldUpdates(context.Context) error     { return m.do("hold") }
 func (m *standIn) KeepUpdatesOff() error                 { return m.do("keep") }
@@ -318,6 +333,147 @@ func TestSitting(t *testing.T) {
 	}
 	if status, _ := s.post(t, "/check", testThis); status != http.StatusConflict {
 		t.Errorf("tests after the end: %d", status)
+	}
+}
+
+// TestInstalments: what has ended is shown while the rest is still being read, and stays as it was shown.
+func TestInstalments(t *testing.T) {
+	s := newStage(t, unfit)
+	sam, bcd := make(chan struct{}), make(chan struct{})
+	open := sync.OnceFunc(func() { close(bcd) })
+	t.Cleanup(open)
+	s.m.gates = map[windows.Hive]chan struct{}{windows.SAM: sam, windows.BCD: bcd}
+	var order []string
+	s.c.ended = func(t test) { order = append(order, t.Code) }
+	states := func(s state) map[string]test {
+		by := map[string]test{}
+		for _, t := range s.Tests {
+			by[t.Code] = t
+		}
+		return by
+	}
+	if status, say := s.post(t, "/check", testThis); status != http.StatusAccepted {
+		t.Fatal(status, say)
+	}
+	const early, account, settings, late = "OSNotSupported", "WorkspacesBYOLAccountNotFound", "FirewallEnabled", "MultipleBootPartition"
+	first := states(s.until(t, "the first of the tests", func(s state) bool { return states(s)[early].State == passed }))
+	for _, code := range []string{account, settings, late} {
+		if first[code].State != checking || first[code].Because != "" {
+			t.Errorf("while the accounts are read %s is %s", code, first[code].State)
+		}
+	}
+	close(sam)
+	second := states(s.until(t, "what was read then", func(s state) bool { return states(s)[settings].State == warning }))
+	if second[account].State != passed || second[late].State != checking || second[settings].Because == "" {
+		t.Errorf("while the boot menu is read they are %+v", second)
+	}
+	open()
+	now := s.until(t, "the end of the tests", func(s state) bool { return s.Phase == phaseChecked })
+	last := states(now)
+	for _, before := range []map[string]test{first, second} {
+		for code, was := range before {
+			if was.State != checking && !reflect.DeepEqual(was, last[code]) {
+				t.Errorf("%s was %+v and became %+v", code, was, last[code])
+			}
+		}
+	}
+	profile, _ := check.ProfileByName("seed-2020")
+	want := check.Run(check.Collect(t.Context(), s.m.System), check.Options{Profile: profile, Process: check.DefaultProcess})
+	for _, f := range want.Findings {
+		if got, ok := last[f.Code]; ok && (got.State != stateOf[f.Outcome] || got.Because != f.Because || len(got.Evidence) != len(f.Evidence)) {
+			t.Errorf("%s is %s in the end and %s when asked at once", f.Code, got.State, f.Outcome)
+		}
+	}
+	if len(order) != len(now.Tests) || slices.Index(order, early) > slices.Index(order, account) || slices.Index(order, settings) > slices.Index(order, late) {
+		t.Errorf("they ended in the order %q", order)
+	}
+}
+
+// accountless is a machine that Fix All Warnings makes an account for.
+const accountless = `There is no account WorkSpaces_BYOL.
+-- machine --
+base = win10-2004-enterprise
+-- accounts --
+- WorkSpaces_BYOL
+`
+
+// TestPasswordIsShownOnce: that of the account that was made is shown to who asks on the page, once, and is in nothing that is written.
+func TestPasswordIsShownOnce(t *testing.T) {
+	s := newStage(t, accountless)
+	if status, say := s.post(t, "/check", testThis); status >= 300 {
+		t.Fatal(status, say)
+	}
+	now := s.until(t, "the end of the tests", func(s state) bool { return s.Phase == phaseChecked })
+	const ask = `{"account":"WorkSpaces_BYOL"}`
+	if status, say := s.post(t, "/account/password", ask); status != http.StatusGone || now.Secret {
+		t.Errorf("before there is one: %d %s, %v", status, say, now.Secret)
+	}
+	if status, say := s.post(t, "/fix", `{"plan":"`+now.Plan+`"}`); status >= 300 {
+		t.Fatal(status, say)
+	}
+	now = s.until(t, "the tests after the changes", func(s state) bool { return s.Phase == phaseChecked && s.Secret })
+	if s.m.times("apply create the account WorkSpaces_BYOL") != 1 {
+		t.Fatalf("it did %q", s.m.did)
+	}
+	const password = "correct-Horse-7"
+	told, err := json.Marshal(now)
+	if err != nil || strings.Contains(string(told), password) {
+		t.Errorf("everybody is told: %s, %v", told, err)
+	}
+	if status, say := s.post(t, "/account/password", `{"account":"Administrator"}`); status != http.StatusBadRequest {
+		t.Errorf("another's: %d %s", status, say)
+	}
+	if status, say := s.post(t, "/account/password", ask); status != http.StatusOK || say != password {
+		t.Errorf("it is shown as %d %q", status, say)
+	}
+	if status, say := s.post(t, "/account/password", ask); status != http.StatusGone || strings.Contains(say, password) {
+		t.Errorf("shown twice: %d %q", status, say)
+	}
+	if now, _ := s.c.watch(); now.Secret {
+		t.Error("it is said to be hidden still")
+	}
+	nothingWritten(t, s.c.folder, password)
+}
+
+// nothingWritten holds that no file in a folder, of which there are some, has a secret in it.
+func nothingWritten(t *testing.T, folder, secret string) {
+	t.Helper()
+	files, err := os.ReadDir(folder)
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(filepath.Join(folder, f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.ReplaceAll(string(b), "\x00", ""); strings.Contains(text, secret) {
+			t.Errorf("%s has it", f.Name())
+		}
+	}
+}
+
+// TestConsolePassword: a console shows the password, once; what may be a file does not get it.
+func TestConsolePassword(t *testing.T) {
+	_, sys := phonyMachine(t, loadText(t, accountless))
+	profile, _ := check.ProfileByName("")
+	for _, seen := range []bool{true, false} {
+		sitting := newChecker(&standIn{System: sys}, time.Now, t.TempDir())
+		var out, says strings.Builder
+		o := &console{c: sitting, in: strings.NewReader("y\ny\n"), out: &out, err: &says, seen: seen}
+		if _, err := o.run(t.Context(), &cli{Fix: true, Output: "json"}, check.Options{Profile: profile, Process: check.DefaultProcess}); err != nil {
+			t.Fatal(err)
+		}
+		shown := strings.Count(says.String(), "correct-Horse-7")
+		if strings.Contains(out.String(), "correct-Horse") || seen && shown != 1 || !seen && (shown != 0 || !strings.Contains(says.String(), "net user WorkSpaces_BYOL *")) {
+			t.Errorf("seen %v: %s\n%s", seen, says.String(), out.String())
+		}
+		for _, line := range []string{"PASSED   ", "WARNING  "} {
+			if !strings.Contains(says.String(), "\n"+line) {
+				t.Errorf("no test is %s as it ends: %s", line, says.String())
+			}
+		}
+		nothingWritten(t, sitting.folder, "correct-Horse-7")
 	}
 }
 

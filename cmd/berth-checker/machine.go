@@ -10,7 +10,7 @@ import (
 // machine is what the checker asks of the Windows that it runs in; live.System is the one there is.
 type machine interface {
 	windows.System
-	Apply(ctx context.Context, change windows.Change) error
+	Apply(ctx context.Context, change windows.Change) (live.Password, error)
 	HoldUpdates(ctx context.Context) error
 	KeepUpdatesOff() error
 	ReleaseUpdates() (restored bool, err error)

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/term"
 
 	"berth/internal/check"
 )
@@ -154,7 +155,7 @@ func (c *cli) run(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	if c.inConsole() {
-		con := &console{c: sitting, in: os.Stdin, out: os.Stdout, err: os.Stderr, yes: c.Yes}
+		con := &console{c: sitting, in: os.Stdin, out: os.Stdout, err: os.Stderr, yes: c.Yes, seen: term.IsTerminal(int(os.Stderr.Fd()))}
 		code, err := con.run(ctx, c, opt)
 		return code, errors.Join(err, sitting.close())
 	}

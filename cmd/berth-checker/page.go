@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -57,6 +58,7 @@ func (p *page) handler() http.Handler {
 	inside.HandleFunc("POST /check", p.check)
 	inside.HandleFunc("POST /fix", p.fix)
 	inside.HandleFunc("POST /sysprep", p.sysprep)
+	inside.HandleFunc("POST /account/password", p.password)
 	inside.HandleFunc("POST /account/remove", p.removeAccount)
 	inside.HandleFunc("POST /close", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
@@ -231,4 +233,23 @@ func (p *page) removeAccount(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.start(w, func(context.Context) error { return p.c.removeAccount() })
+}
+
+// password shows the password of the account that was made, once.
+func (p *page) password(w http.ResponseWriter, r *http.Request) {
+	var ask struct{ Account string }
+	if !body(w, r, &ask) {
+		return
+	}
+	if ask.Account != byolAccount {
+		http.Error(w, "Only the account "+byolAccount+" is made here.", http.StatusBadRequest)
+		return
+	}
+	password := p.c.reveal()
+	if password == "" {
+		http.Error(w, "No password is left to be shown.", http.StatusGone)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, password.Reveal()) // fails only where the browser is gone
 }

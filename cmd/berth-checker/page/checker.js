@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const open = new Set();
 let state = null;
+let revealed = false; // somebody asked for the new account's password
 $("old").hidden = true; // a browser that reads so far can do the rest
 
 // make builds an element; all text goes in as text.
@@ -45,6 +46,11 @@ function show(s) {
     $("sysprep-log").hidden = lines.length === 0;
     if (failedNow) $("sysprep-failed").scrollIntoView({ block: "center" });
   }
+  $("secret").hidden = over || !(s.secret || revealed);
+  if (s.secret) { // another than the one that may have been shown before
+    $("password").hidden = true;
+    $("reveal").hidden = false;
+  }
   list($("done").querySelector("ul"), s.done || [], (d) => make("li", {}, d), $("done"));
   list($("files").querySelector("ul"), s.files || [], (f) => make("li", {}, make("code", {}, f)), $("files"));
   $("account").hidden = !s.account;
@@ -56,7 +62,7 @@ function status(s) {
   const say = $("status");
   say.className = "";
   switch (s.phase) {
-    case "checking": say.textContent = "Testing. This takes a few seconds"; break;
+    case "checking": say.textContent = `Testing: ${s.tests.length - count("Checking")} of ${s.tests.length}`; break;
     case "fixing": say.textContent = "Changing"; break;
     case "sysprep": say.textContent = "Sysprep started. This can take ten minutes"; break;
     case "shutdown": say.textContent = "Sysprep succeeded. Windows shuts down"; say.className = "good"; break;
@@ -139,7 +145,9 @@ async function send(path, what) {
     const why = answer instanceof Error ? "The checker does not answer: its window may be closed." : await answer.text();
     $("troubles").append(make("p", {}, why));
     $("troubles").hidden = false;
+    return null;
   }
+  return answer.text();
 }
 
 function plan() {
@@ -154,6 +162,14 @@ $("snapshot").addEventListener("change", () => { $("sysprep-yes").disabled = !$(
 $("sysprep-yes").addEventListener("click", () => { $("ask-sysprep").close(); send("/sysprep", { snapshot: $("snapshot").checked }); });
 $("remove").addEventListener("click", () => $("ask-remove").showModal());
 $("remove-yes").addEventListener("click", (e) => { $("ask-remove").close(); send("/account/remove", { account: e.target.dataset.account }); });
+$("reveal").addEventListener("click", async (e) => {
+  revealed = true;
+  const password = await send("/account/password", { account: e.target.dataset.account });
+  if (password === null) return;
+  $("password").textContent = password;
+  $("password").hidden = false;
+  $("reveal").hidden = true;
+});
 $("close").addEventListener("click", () => send("/close"));
 $("options").addEventListener("submit", (e) => e.preventDefault());
 for (const b of document.querySelectorAll("dialog [data-close]")) b.addEventListener("click", () => b.closest("dialog").close());

@@ -45,29 +45,35 @@ type userInfo1 struct {
 // userInfo1008 is USER_INFO_1008.
 type userInfo1008 struct{ flags uint32 }
 
-// createAccount makes a local account with a random password, which nobody is told: an administrator sets another when one is needed.
-func createAccount(name string) error {
+// createAccount makes a local account and returns its random password, also where the account then does not become an administrator.
+// There is none for an account that was there already.
+func createAccount(name string) (Password, error) {
 	user, err := sys.UTF16PtrFromString(name)
 	if err != nil {
-		return err
+		return "", err
 	}
-	password, err := sys.UTF16PtrFromString(randomPassword())
+	made := randomPassword()
+	password, err := sys.UTF16PtrFromString(made.Reveal())
 	if err != nil {
-		return err
+		return "", err
 	}
 	info := userInfo1{name: user, password: password, privilege: userPrivUser, flags: ufScript | ufNormalAccount | ufDontExpirePasswd}
-	if status := netCall(procUserAdd, 0, 1, uintptr(unsafe.Pointer(&info)), 0); status != 0 && status != nerrUserExists {
-		return fmt.Errorf("account %s is not made: %w", name, status)
+	switch status := netCall(procUserAdd, 0, 1, uintptr(unsafe.Pointer(&info)), 0); status {
+	case 0:
+	case nerrUserExists:
+		made = ""
+	default:
+		return "", fmt.Errorf("account %s is not made: %w", name, status)
 	}
 	group, err := administrators()
 	if err != nil {
-		return err
+		return made, err
 	}
 	member := struct{ name *uint16 }{user} // LOCALGROUP_MEMBERS_INFO_3
 	if status := netCall(procGroupAddMembers, 0, uintptr(unsafe.Pointer(group)), 3, uintptr(unsafe.Pointer(&member)), 1); status != 0 && status != errMemberInAlias {
-		return fmt.Errorf("account %s does not become an administrator: %w", name, status)
+		return made, fmt.Errorf("account %s does not become an administrator: %w", name, status)
 	}
-	return nil
+	return made, nil
 }
 
 // enableAccount clears the disabled mark.

@@ -23,23 +23,24 @@ var (
 	procRegSetValue = advapi32.NewProc("RegSetValueExW")
 )
 
-// Apply makes a change. It asks nobody. An error says that the change was not made, or not wholly.
-func (s *System) Apply(ctx context.Context, c windows.Change) error {
+// Apply makes a change. It asks nobody. An error says that the change was not made, or not wholly. The password is that of an account
+// that was made, and is kept nowhere else; it is empty after any other change.
+func (s *System) Apply(ctx context.Context, c windows.Change) (Password, error) {
 	switch c := c.(type) {
 	case windows.SetValue:
-		return s.setValue(ctx, c)
+		return "", s.setValue(ctx, c)
 	case windows.DeleteValue:
-		return s.deleteValue(c)
+		return "", s.deleteValue(c)
 	case windows.EnableAccount:
-		return enableAccount(c.Name)
+		return "", enableAccount(c.Name)
 	case windows.CreateAccount:
 		return createAccount(c.Name)
 	case windows.RunUninstaller:
-		return runUninstaller(ctx, c)
+		return "", runUninstaller(ctx, c)
 	case windows.RemovePackage:
-		return s.removePackage(ctx, c.FullName)
+		return "", s.removePackage(ctx, c.FullName)
 	}
-	return fmt.Errorf("a running Windows cannot %s", c)
+	return "", fmt.Errorf("a running Windows cannot %s", c)
 }
 
 // writable opens a key that exists so that its values can be changed.

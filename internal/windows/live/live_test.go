@@ -3,8 +3,11 @@ package live
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -277,11 +280,29 @@ func TestPackageNames(t *testing.T) {
 func TestRandomPassword(t *testing.T) {
 	seen := map[string]bool{}
 	for range 100 {
-		p := randomPassword()
+		p := randomPassword().Reveal()
 		if len(p) != 20 || seen[p] || !strings.ContainsFunc(p, unicode.IsUpper) || !strings.ContainsFunc(p, unicode.IsLower) || !strings.ContainsFunc(p, unicode.IsDigit) || !strings.ContainsAny(p, "!#%+-_.=") {
 			t.Fatalf("%q", p)
 		}
 		seen[p] = true
+	}
+}
+
+// TestPasswordPrintsNowhere: not in messages, logs or JSON.
+func TestPasswordPrintsNowhere(t *testing.T) {
+	p := Password("hunter2!")
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%v %s %q %+v %#v %x\n", p, p, p, struct{ P Password }{p}, p, p)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("made", "password", p, "all", []Password{p})
+	slog.New(slog.NewTextHandler(&out, nil)).Info("made", "password", p)
+	if err := json.NewEncoder(&out).Encode(map[string]any{"password": p, "also": &p}); err != nil {
+		t.Fatal(err)
+	}
+	if s := out.String(); strings.Contains(s, "hunter2") || strings.Contains(s, "68756e74") || strings.Count(s, redacted) < 8 {
+		t.Errorf("it is shown: %s", s)
+	}
+	if p.Reveal() != "hunter2!" {
+		t.Error("it is lost")
 	}
 }
 

@@ -45,7 +45,7 @@ func TestRegistry(t *testing.T) {
 		{Name: "odd", Type: 0x3e9, Data: []byte{1, 2, 3}}, {Name: "empty", Type: windows.RegBinary}, {Name: "long", Type: windows.RegBinary, Data: bytes.Repeat([]byte{9}, 100_000)},
 	}
 	for _, v := range values {
-		if err := s.Apply(t.Context(), windows.SetValue{Hive: windows.Software, Key: scratch, Value: v}); err != nil {
+		if _, err := s.Apply(t.Context(), windows.SetValue{Hive: windows.Software, Key: scratch, Value: v}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -69,11 +69,11 @@ func TestRegistry(t *testing.T) {
 	if k.Name() != "Test" || time.Since(k.LastWrite()).Abs() > time.Hour {
 		t.Errorf("%s, written %v", k.Name(), k.LastWrite())
 	}
-	if err := s.Apply(t.Context(), windows.DeleteValue{Hive: windows.Software, Key: scratch, Name: "text"}); err != nil {
+	if _, err := s.Apply(t.Context(), windows.DeleteValue{Hive: windows.Software, Key: scratch, Name: "text"}); err != nil {
 		t.Error(err)
 	}
 	for _, gone := range []windows.DeleteValue{{Hive: windows.Software, Key: scratch, Name: "text"}, {Hive: windows.Software, Key: scratch + `\None`, Name: "text"}} {
-		if err := s.Apply(t.Context(), gone); err != nil {
+		if _, err := s.Apply(t.Context(), gone); err != nil {
 			t.Errorf("what is not there is deleted: %v", err)
 		}
 	}
@@ -83,10 +83,10 @@ func TestRegistry(t *testing.T) {
 	if _, err := k.Open("None"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a key that is not there: %v", err)
 	}
-	if err := s.Apply(t.Context(), windows.SetValue{Hive: windows.Software, Key: scratch + `\None`, Value: values[0]}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.Apply(t.Context(), windows.SetValue{Hive: windows.Software, Key: scratch + `\None`, Value: values[0]}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a value of a key that is not there: %v", err)
 	}
-	if err := s.Apply(t.Context(), windows.SetValue{Hive: windows.SAM, Key: "SAM", Value: values[0]}); err == nil {
+	if _, err := s.Apply(t.Context(), windows.SetValue{Hive: windows.SAM, Key: "SAM", Value: values[0]}); err == nil {
 		t.Error("the SAM is written to")
 	}
 }
@@ -135,7 +135,7 @@ func TestMissingHive(t *testing.T) {
 // TestServices: how a service starts is told to the service control manager.
 func TestServices(t *testing.T) {
 	s := here(t)
-	if err := s.Apply(t.Context(), windows.SetValue{Hive: windows.SystemHive, Key: `CurrentControlSet\Services\wuauserv`, Value: text.NewDWORD("Start", 2)}); err != nil {
+	if _, err := s.Apply(t.Context(), windows.SetValue{Hive: windows.SystemHive, Key: `CurrentControlSet\Services\wuauserv`, Value: text.NewDWORD("Start", 2)}); err != nil {
 		t.Fatal(err)
 	}
 	start := func() uint32 {
@@ -205,8 +205,12 @@ func TestAccounts(t *testing.T) {
 		t.Fatal("the account is there before it is made")
 	}
 	// Wine would make it twice, so that this does not show that one which is there stays.
-	if err := s.Apply(t.Context(), windows.CreateAccount{Name: name}); err != nil || !has() {
+	password, err := s.Apply(t.Context(), windows.CreateAccount{Name: name})
+	if err != nil || !has() {
 		t.Fatal(err)
+	}
+	if len(password.Reveal()) != 20 {
+		t.Errorf("a password of %d characters", len(password.Reveal()))
 	}
 	for range 2 {
 		if err := s.RemoveAccount(name); err != nil || has() {
@@ -219,11 +223,11 @@ func TestAccounts(t *testing.T) {
 func TestUninstallerMustBeThere(t *testing.T) {
 	s := here(t)
 	for _, path := range []string{"cmd.exe", `C:\none\uninst.exe`, ""} {
-		if err := s.Apply(t.Context(), windows.RunUninstaller{Program: "Something", Path: path}); err == nil {
+		if _, err := s.Apply(t.Context(), windows.RunUninstaller{Program: "Something", Path: path}); err == nil {
 			t.Errorf("%q is run", path)
 		}
 	}
-	if err := s.Apply(t.Context(), windows.RemovePackage{FullName: "a; b"}); err == nil {
+	if _, err := s.Apply(t.Context(), windows.RemovePackage{FullName: "a; b"}); err == nil {
 		t.Error("what is no package is removed")
 	}
 }
