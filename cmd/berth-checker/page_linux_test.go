@@ -202,9 +202,21 @@ func TestDialog(t *testing.T) {
 		t.Errorf("before the tests Windows Update starts by %s", got)
 	}
 
-	do(chromedp.Click(chromedp.CSS("#begin")), phaseIs(phaseChecked),
+	// Tests that have ended are shown while others wait for the licence.
+	if err := os.WriteFile(w.hold(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	do(chromedp.Click(chromedp.CSS("#begin")), phaseIs(phaseChecking), stateIs("FirewallEnabled", warning), stateIs("OSNotSupported", passed), stateIs("ZeroRearmCount", checking))
+	shot(t, ctx, "2-testing")
+	if say := text(t, ctx, "#status"); !regexp.MustCompile(`^Testing: [1-9]\d* of \d+$`).MatchString(say) {
+		t.Errorf("while it tests it says %q", say)
+	}
+	if err := os.Remove(w.hold()); err != nil {
+		t.Fatal(err)
+	}
+	do(phaseIs(phaseChecked), stateIs("ZeroRearmCount", passed),
 		stateIs("FirewallEnabled", warning), stateIs("AutoLogonEnabled", warning), stateIs("AutoMountDisabled", warning), stateIs("OSNotSupported", passed))
-	shot(t, ctx, "2-tested")
+	shot(t, ctx, "3-tested")
 	if got := w.value(t, updateKey, "Start"); got != "0x4" {
 		t.Errorf("while the program runs Windows Update starts by %s", got)
 	}
@@ -212,11 +224,11 @@ func TestDialog(t *testing.T) {
 	if info := text(t, ctx, `li[data-code="FirewallEnabled"] .info`); !strings.Contains(info, "netsh advfirewall set publicprofile state off") || !strings.Contains(info, "EnableFirewall = 1") {
 		t.Errorf("Info says %q", info)
 	}
-	shot(t, ctx, "3-info")
+	shot(t, ctx, "4-info")
 
 	// It asks, and lists what it would change; leaving it changes nothing.
 	do(chromedp.Click(chromedp.CSS("#fix")), chromedp.WaitVisible(chromedp.CSS("#ask-fix[open]")))
-	shot(t, ctx, "4-ask")
+	shot(t, ctx, "5-ask")
 	if plan := text(t, ctx, "#plan"); !strings.Contains(plan, `PublicProfile\EnableFirewall to 0`) || !strings.Contains(plan, "NoAutoMount") || strings.Contains(plan, "hunter2") {
 		t.Errorf("it would change %q", plan)
 	}
@@ -227,7 +239,7 @@ func TestDialog(t *testing.T) {
 	do(chromedp.Click(chromedp.CSS("#fix")), chromedp.WaitVisible(chromedp.CSS("#ask-fix[open]")), chromedp.Click(chromedp.CSS("#fix-yes")),
 		stateIs("FirewallEnabled", passed), stateIs("AutoLogonEnabled", passed), stateIs("RealTimeUniversalDisabled", passed),
 		chromedp.WaitVisible(chromedp.CSS("#success")))
-	shot(t, ctx, "5-success")
+	shot(t, ctx, "6-success")
 	if got := w.value(t, firewallKey, "EnableFirewall"); got != "0x0" {
 		t.Errorf("the firewall is %s", got)
 	}
@@ -251,7 +263,7 @@ func TestDialog(t *testing.T) {
 	// Sysprep only with a snapshot; how it fails is shown.
 	do(chromedp.Click(chromedp.CSS("#sysprep")), chromedp.WaitVisible(chromedp.CSS("#ask-sysprep[open]")), chromedp.WaitVisible(chromedp.CSS("#sysprep-yes[disabled]")),
 		chromedp.Click(chromedp.CSS("#snapshot")), chromedp.Click(chromedp.CSS("#sysprep-yes:not([disabled])")), chromedp.WaitVisible(chromedp.CSS("#sysprep-log")))
-	shot(t, ctx, "6-sysprep-failed")
+	shot(t, ctx, "7-sysprep-failed")
 	if log := text(t, ctx, "#sysprep-log"); !strings.Contains(log, "Contoso.Game_1.0.0.0_x64__8wekyb3d8bbwe") || !strings.Contains(log, `0x80073cf2.<b>&\x1b[2J`) || strings.Contains(log, "Nothing of note") {
 		t.Errorf("the log is %q", log)
 	}
@@ -263,6 +275,39 @@ func TestDialog(t *testing.T) {
 	if _, _, code := w.run(t, "reg", "query", `HKLM\SOFTWARE\Berth`); code == 0 {
 		t.Error("something is left in the registry")
 	}
+}
+
+// TestNewAccount: the page shows the password of the account that it made, when it is asked to, and the console keeps it out of what may
+// be a file.
+func TestNewAccount(t *testing.T) {
+	t.Parallel()
+	w, program := wineAs(t, accountless)
+	const made = "The account WorkSpaces_BYOL was made."
+	if _, stderr, code := w.run(t, program, "--yes", "--fix"); code != 1 || !strings.Contains(stderr, made+" Its password is shown in a console only") {
+		t.Errorf("exit code %d\n%s", code, stderr) // Wine's accounts are not in its registry, so that the test still warns
+	}
+	s := w.serve(t, program)
+	ctx := chromium(t)
+	do := func(actions ...chromedp.Action[chromedp.Void]) {
+		t.Helper()
+		if err := chromedp.Do(ctx, actions...); err != nil {
+			shot(t, ctx, "failed")
+			t.Fatal(err)
+		}
+	}
+	do(chromedp.Navigate(s.url), phaseIs(phaseReady), chromedp.Click(chromedp.CSS("#begin")), phaseIs(phaseChecked),
+		chromedp.WaitNotVisible(chromedp.CSS("#secret")), chromedp.Click(chromedp.CSS("#fix")), chromedp.Click(chromedp.CSS("#fix-yes")),
+		chromedp.WaitVisible(chromedp.CSS("#reveal")), phaseIs(phaseChecked), chromedp.WaitNotVisible(chromedp.CSS("#password")))
+	do(chromedp.Click(chromedp.CSS("#reveal")), chromedp.WaitVisible(chromedp.CSS("#password")), chromedp.WaitNotVisible(chromedp.CSS("#reveal")))
+	shot(t, ctx, "account")
+	password := text(t, ctx, "#password")
+	if len(password) != 20 {
+		t.Errorf("the password is %q", password)
+	}
+	nothingWritten(t, w.path(t, "BYOL"), password)
+	do(chromedp.Navigate(s.url), phaseIs(phaseChecked), chromedp.WaitNotVisible(chromedp.CSS("#secret")))
+	do(chromedp.Click(chromedp.CSS("#close")), phaseIs(phaseCancelled))
+	s.wait(t)
 }
 
 // TestSysprep: in the console, failing and then succeeding; what an earlier run left is not taken for this one's.

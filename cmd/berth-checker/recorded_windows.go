@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"time"
 
 	"berth/internal/windows"
 	"berth/internal/windows/live"
@@ -24,6 +25,8 @@ type record struct {
 	Licensing *windows.Licensing
 	AntiVirus []windows.AntiVirusProduct
 	Device    *windows.DeviceGuard
+	// Hold is a file: while it is there the licence is not told, for WMI takes its time, too.
+	Hold string
 }
 
 // recordVariable names the file, in the environment.
@@ -43,6 +46,12 @@ func recorded(vm *live.System) (machine, error) {
 func (m *recordedMachine) Machine() windows.Machine { return m.record.Machine }
 
 func (m *recordedMachine) Licensing() (windows.Licensing, error) {
+	for range 600 { // a minute
+		if _, err := os.Stat(m.record.Hold); err != nil {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	if m.record.Licensing == nil {
 		return windows.Licensing{}, errNotRecorded
 	}

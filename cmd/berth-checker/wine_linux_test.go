@@ -390,7 +390,7 @@ func (w *wine) record(t *testing.T, m *phony.Machine, sys *offline.System) {
 			t.Fatal(err)
 		}
 	}
-	b, err := json.Marshal(map[string]any{"Machine": machine, "Licensing": licensing, "AntiVirus": antiVirus, "Device": device})
+	b, err := json.Marshal(map[string]any{"Machine": machine, "Licensing": licensing, "AntiVirus": antiVirus, "Device": device, "Hold": "Z:" + w.hold()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,6 +400,9 @@ func (w *wine) record(t *testing.T, m *phony.Machine, sys *offline.System) {
 	}
 	w.more = append(w.more, "BERTH_CHECKER_RECORD=Z:"+file)
 }
+
+// hold is the file that keeps the machine from telling its licence while it is there.
+func (w *wine) hold() string { return filepath.Join(filepath.Dir(w.prefix), "hold") }
 
 // install puts a program into a folder of drive C:, where its logs will be beside it.
 func (w *wine) install(t *testing.T, program, folder, name string) (path string) {
