@@ -436,3 +436,40 @@ func TestStoredDisksAreShared(t *testing.T) {
 		t.Errorf("the old folder: %v", err)
 	}
 }
+
+// Heavy stages wait for their turn, say so, and can be given up meanwhile; the waiting is not their time.
+func TestHeavyStagesTakeTurns(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.StageTime, c.StageRate = 2*time.Second, 1<<40 })
+	key := f.upload(sample(t, phony.Base, "qcow2"))
+	for range heavyStages {
+		f.heavy <- struct{}{}
+	}
+	ask := func() string {
+		t.Helper()
+		out, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{DiskContainers: fromBucket(key)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		until(t, "its turn to be waited for", func() bool {
+			return aws.ToString(f.describe(*out.ImportTaskID).SnapshotDetails[0].StatusMessage) == "other imports, for its turn"
+		})
+		return *out.ImportTaskID
+	}
+	patient, given := ask(), ask()
+	if _, err := f.EC2().CancelImportTask(t.Context(), &CancelImportTaskInput{ImportTaskID: &given}); err != nil {
+		t.Fatal(err)
+	}
+	if task := f.ended(given); *task.Status != taskDeleted {
+		t.Errorf("the one that was given up: %s", *task.Status)
+	}
+	time.Sleep(3 * time.Second) // longer than a stage may take
+	if task := f.describe(patient); *task.Status != taskActive {
+		t.Errorf("the one that waits: %s, %s", *task.Status, aws.ToString(task.StatusMessage))
+	}
+	for range heavyStages {
+		<-f.heavy
+	}
+	if task := f.ended(patient); *task.Status != taskCompleted {
+		t.Errorf("the one that waited: %s, %s", *task.Status, aws.ToString(task.StatusMessage))
+	}
+}

@@ -93,7 +93,7 @@ const heavyStages = 3
 
 // turn waits until a heavy stage may begin. Waiting does not count for the stage's time.
 func (d *Desk) turn(ctx context.Context, id string) (leave func(), err error) {
-	for {
+	for told := false; ; told = true {
 		select {
 		case d.heavy <- struct{}{}:
 			return func() { <-d.heavy }, nil
@@ -105,6 +105,9 @@ func (d *Desk) turn(ctx context.Context, id string) (leave func(), err error) {
 			return nil, err
 		} else if r.CancelRequested {
 			return nil, errCancelled
+		}
+		if told {
+			continue
 		}
 		if _, err := d.db.NewUpdate().Model((*importRecord)(nil)).Set("waits_for = ?", "other imports, for its turn").Set("seen_at = ?", d.now()).Where("id = ?", id).Exec(ctx); err != nil {
 			return nil, fmt.Errorf("desk: %w", err)
