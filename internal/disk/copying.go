@@ -257,13 +257,13 @@ func (c *copying) run(ctx context.Context) (Copied, error) {
 }
 
 // write writes pieces in their order.
-func (c *copying) write(ctx context.Context, order <-chan *piece, free chan<- *piece) error {
+func (c *copying) write(ctx context.Context, order <-chan *piece, free chan<- *piece) (err error) {
 	var saved chan error // of the checkpoint that is being saved
 	tick := time.NewTicker(cmp.Or(c.opt.Every, copyCheckpoints))
 	defer tick.Stop()
 	defer func() {
 		if saved != nil {
-			_ = <-saved // the copy has ended: nobody needs it any more, or the one before it will do
+			err = cmp.Or(err, <-saved)
 		}
 	}()
 	for p := range order {
