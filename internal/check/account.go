@@ -39,10 +39,13 @@ var accountChecks = []Check{
 		Title:      "The account WorkSpaces_BYOL is enabled",
 		Source:     "document, Requirements; facts §4.2",
 		Evaluation: "Bit 0x0001 of the flags at 0x38 of the account's value F must be clear. Without the account it is not met either, as with Amazon's checker.",
-		Fix:        `The mark "disabled" of the account is cleared`,
+		Fix:        `The mark "disabled" of the account is cleared; where there is no account, it is created as for WorkspacesBYOLAccountNotFound`,
 		Remedy: steps(
 			"Enable it:",
-			"  net user WorkSpaces_BYOL /active:yes"),
+			"  net user WorkSpaces_BYOL /active:yes",
+			"Where there is no such account, make it (the first command asks for a password: note it down):",
+			"  net user WorkSpaces_BYOL * /add",
+			"  net localgroup Administrators WorkSpaces_BYOL /add"),
 		judge: judgeAccountEnabled,
 		fix:   fixAccountDisabled,
 	},
@@ -80,9 +83,7 @@ func judgeAccountEnabled(f *Facts, _ Params) Verdict {
 		return v
 	}
 	if f.BYOLAccount.Value == 0 {
-		v := unmet("There is no account "+byolAccount+" that could be enabled; see WorkspacesBYOLAccountNotFound.", f.BYOLAccount)
-		v.ByHand = true
-		return v
+		return unmet("There is no account "+byolAccount+" that could be enabled; see WorkspacesBYOLAccountNotFound.", f.BYOLAccount)
 	}
 	if v, no := missing(f.BYOLAccountFlags); no {
 		return v

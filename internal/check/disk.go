@@ -47,6 +47,12 @@ var diskChecks = []Check{
 		Remedy: steps(
 			"Shrink C: (diskmgmt.msc > right-click C: > Shrink Volume). A recovery partition behind it is in the way; switch it off and delete it:",
 			"  reagentc /disable",
+			"  diskpart",
+			"  list disk",
+			"  select disk <n>",
+			"  list partition",
+			"  select partition <n>",
+			"  delete partition override",
 			"Shut down and make the virtual disk smaller with your hypervisor's tools. Where they cannot, copy the partitions to a new, smaller disk."),
 		judge: judgeDiskSize,
 	},

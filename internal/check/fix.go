@@ -84,9 +84,10 @@ func fixAccount(*Facts, Params) []windows.Change {
 	return []windows.Change{windows.CreateAccount{Name: byolAccount}}
 }
 
-func fixAccountDisabled(f *Facts, _ Params) []windows.Change {
+// fixAccountDisabled makes the account where there is none, which then is enabled.
+func fixAccountDisabled(f *Facts, p Params) []windows.Change {
 	if f.BYOLAccount.Value == 0 {
-		return nil
+		return fixAccount(f, p)
 	}
 	return []windows.Change{windows.EnableAccount{Name: byolAccount, RID: f.BYOLAccount.Value}}
 }

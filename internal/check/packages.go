@@ -21,8 +21,9 @@ var packageChecks = []Check{
 		Evaluation: "Of every AppX package that a person has, new users must get the same: it must be provisioned, and in the same version where the two can be compared. Frameworks, resource packages and Windows's own do not count, unless the log of an earlier Sysprep says that it stopped at them. On a disk AppxAllUserStore is read; a running Windows is asked.",
 		Fix:        "The packages are removed for all users",
 		Remedy: steps(
-			"For each package named above, in Windows PowerShell as an administrator:",
-			"  Get-AppxPackage -AllUsers | Where-Object PackageFullName -eq <package> | Remove-AppxPackage -AllUsers",
+			"For each package named above, in Windows PowerShell as an administrator; its name is what goes before the first underscore. Bundles come first, and take what is in them along:",
+			"  Get-AppxPackage -AllUsers -PackageTypeFilter Bundle -Name <name> | Remove-AppxPackage -AllUsers",
+			"  Get-AppxPackage -AllUsers -Name <name> | Remove-AppxPackage -AllUsers",
 			"Keep the Store from bringing it back while the image is made:",
 			`  reg add HKLM\SOFTWARE\Policies\Microsoft\WindowsStore /v AutoDownload /t REG_DWORD /d 2 /f`),
 		judge: judgePackages,

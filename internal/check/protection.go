@@ -25,16 +25,17 @@ var protectionChecks = []Check{
 		judge: judgeAntiVirus,
 	},
 	{
-		Code: "MemoryIntegrityIncompatibility", ReportAs: "MemoryIntegrityIncompatibility", Level: Fail, DecidedIn: OnDisk, Fixable: true,
+		Code: "MemoryIntegrityIncompatibility", ReportAs: "MemoryIntegrityIncompatibility", Level: Fail, DecidedIn: InGuest, Fixable: true,
 		Title:      "Memory integrity and Credential Guard are off, or at least not locked in the firmware",
 		Source:     "facts §4.2 (service side), §14",
-		Evaluation: "Hypervisor-enforced code integrity and Credential Guard must be off in the settings, the policies and, where Windows runs, in fact. Without a lock in the firmware it is a warning. The lock itself lies in the firmware's variables, which no disk holds and no import takes along.",
-		Fix:        "Enabled of HypervisorEnforcedCodeIntegrity and of CredentialGuard and LsaCfgFlags are set to 0, unless it is locked or a policy",
+		Evaluation: "Hypervisor-enforced code integrity and Credential Guard must be off in the settings, the policies and, where Windows runs, in fact. Without a lock in the firmware it is a warning. The lock itself lies in the firmware's variables, and Windows may switch either on without any setting (Windows 11 Enterprise 22H2 and later): where the settings say off, a disk leaves it open, but for a machine with legacy BIOS, whose firmware keeps no such variables.",
+		Fix:        "Enabled of HypervisorEnforcedCodeIntegrity and of CredentialGuard and LsaCfgFlags are set to 0, unless it is locked or a policy; what runs ends with the next restart",
 		Remedy: steps(
 			"Switch it off: Windows Security > Device security > Core isolation details > Memory integrity > Off. Or:",
 			`  reg add HKLM\SYSTEM\CurrentControlSet\Control\DeviceGuard\Scenarios\HypervisorEnforcedCodeIntegrity /v Enabled /t REG_DWORD /d 0 /f`,
 			`  reg add HKLM\SYSTEM\CurrentControlSet\Control\Lsa /v LsaCfgFlags /t REG_DWORD /d 0 /f`,
-			"Where a group policy sets it: gpedit.msc > Computer Configuration > Administrative Templates > System > Device Guard > Turn On Virtualization Based Security: Disabled. Restart.",
+			"Where a group policy sets it: gpedit.msc > Computer Configuration > Administrative Templates > System > Device Guard > Turn On Virtualization Based Security: Disabled.",
+			"Restart.",
 			"A lock in the firmware goes only at the console, with Microsoft's tool: start SecConfig.efi as \"Disable Device Guard and Credential Guard\" in Microsoft's documentation tells, and confirm when the machine starts."),
 		judge: judgeMemoryIntegrity,
 		fix:   fixMemoryIntegrity,
@@ -208,22 +209,26 @@ func judgeAntiVirus(f *Facts, _ Params) Verdict {
 
 func judgeMemoryIntegrity(f *Facts, _ Params) Verdict {
 	on := []fact{f.CodeIntegrity, f.CodeIntegrityPolicy, f.CredentialGuard, f.CredentialGuardPolicy, f.CredentialGuardScenario, f.FirmwareLock}
-	if !f.Running.OK() || f.Running.Value {
+	off := f.Running.OK() && !f.Running.Value
+	if !off {
 		on = append(on, f.DeviceGuard)
 	}
 	policy := func(k Known[uint32]) bool { return k.Value == withLock || k.Value == withoutLock }
+	memory := f.CodeIntegrity.Value != 0 || policy(f.CodeIntegrityPolicy)
+	guard := policy(f.CredentialGuard) || policy(f.CredentialGuardPolicy) || f.CredentialGuardScenario.Value != 0
+	runs := f.DeviceGuard.Value
 	var enabled []string
-	if f.CodeIntegrity.Value != 0 || policy(f.CodeIntegrityPolicy) || f.DeviceGuard.Value.MemoryIntegrity {
+	if memory || runs.MemoryIntegrity {
 		enabled = append(enabled, "memory integrity")
 	}
-	if policy(f.CredentialGuard) || policy(f.CredentialGuardPolicy) || f.CredentialGuardScenario.Value != 0 || f.DeviceGuard.Value.CredentialGuard {
+	if guard || runs.CredentialGuard {
 		enabled = append(enabled, "Credential Guard")
 	}
-	what, is := strings.Join(enabled, " and "), " is"
+	what, is, run := strings.Join(enabled, " and "), " is", " runs"
 	if len(enabled) > 1 {
-		is = " are"
+		is, run = " are", " run"
 	}
-	if len(enabled) > 0 && (len(f.FirmwareLock.Value) > 0 || f.DeviceGuard.Value.UEFILock) {
+	if len(enabled) > 0 && (len(f.FirmwareLock.Value) > 0 || runs.UEFILock) {
 		v := unmet(sentence(what)+is+" on and locked in the firmware, which an import cannot undo.", on...)
 		v.ByHand = true
 		return v
@@ -235,26 +240,42 @@ func judgeMemoryIntegrity(f *Facts, _ Params) Verdict {
 		v.ByHand = true
 		return v
 	case no:
+		v.NoWait = true // the disk should have told as much
 		return v
 	case len(enabled) > 0:
-		v := unmet(sentence(what)+is+" on. Nothing of it is locked in the firmware, so that it can be switched off.", on...)
+		because := sentence(what) + is + " on. No setting asks for a lock in the firmware, without which it can be switched off."
+		if !memory && !guard {
+			because = sentence(what) + run + ", although no setting asks for it: Windows has switched it on by itself, or the next restart ends it."
+		}
+		v := unmet(because, on...)
 		v.Outcome = Warn
 		v.ByHand = policy(f.CodeIntegrityPolicy) || policy(f.CredentialGuardPolicy) // a policy comes back
 		return v
+	case !off:
+		return pass("Neither memory integrity nor Credential Guard runs.", on...)
 	}
-	return pass("Memory integrity and Credential Guard are off.", on...)
+	on = append(on, f.Firmware)
+	if v, no := missing(f.Firmware); no {
+		v.Evidence, v.NoWait = evidence(on...), true
+		return v
+	}
+	if f.Firmware.Value == "bios" {
+		return pass("Memory integrity and Credential Guard are off, and legacy BIOS keeps no lock that could hold them on.", on...)
+	}
+	return unknown("The settings say that memory integrity and Credential Guard are off. Whether a lock in the firmware holds them on, or Windows has switched them on by itself, only the running Windows can tell.", on...)
 }
 
-// fixMemoryIntegrity does nothing about a lock, which it cannot reach, or a group policy, which would come back.
+// fixMemoryIntegrity does nothing about a lock, which it cannot reach, or a group policy, which would come back. What Windows has switched on by
+// itself is off where the setting says so.
 func fixMemoryIntegrity(f *Facts, _ Params) []windows.Change {
 	var list []windows.Change
-	if f.CodeIntegrity.Value != 0 {
+	if f.CodeIntegrity.Value != 0 || f.DeviceGuard.Value.MemoryIntegrity {
 		list = append(list, setDWORD(windows.SystemHive, codeIntegrity, "Enabled", 0))
 	}
 	if f.CredentialGuardScenario.Value != 0 {
 		list = append(list, setDWORD(windows.SystemHive, credentialGuard, "Enabled", 0))
 	}
-	if f.CredentialGuard.Value != 0 {
+	if f.CredentialGuard.Value != 0 || f.DeviceGuard.Value.CredentialGuard {
 		list = append(list, setDWORD(windows.SystemHive, securityAuthority, "LsaCfgFlags", 0))
 	}
 	return list

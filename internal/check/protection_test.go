@@ -42,7 +42,7 @@ var protectionCases = []testCase{
 	{"the registry of a running one is not asked", both(reg(av+`"DISPLAYNAME"="Example AV"`), while(func(*answers) {})), Options{}, "AntiVirusInstalled", Pass, "registered with the Windows Security Center: 1"},
 	{"no answer about anti-virus", while(func(a *answers) { a.antiVirus = nil }), Options{}, "AntiVirusInstalled", Unknown, "WMI does not answer"},
 
-	{"memory integrity", reg(dg + `"Enabled"=dword:1`), Options{}, "MemoryIntegrityIncompatibility", Warn, "Memory integrity is on. Nothing of it is locked"},
+	{"memory integrity", reg(dg + `"Enabled"=dword:1`), Options{}, "MemoryIntegrityIncompatibility", Warn, "Memory integrity is on. No setting asks for a lock"},
 	{"memory integrity by policy", reg(policy + `"HypervisorEnforcedCodeIntegrity"=dword:2`), Options{}, "MemoryIntegrityIncompatibility", Warn, ""},
 	{"locked by policy", reg(policy + `"HypervisorEnforcedCodeIntegrity"=dword:1`), Options{}, "MemoryIntegrityIncompatibility", Fail, "locked in the firmware"},
 	{"locked", reg(dg + `"Enabled"=dword:1` + "\n" + `"Locked"=dword:1`), Options{}, "MemoryIntegrityIncompatibility", Fail, "locked in the firmware"},
@@ -53,7 +53,11 @@ var protectionCases = []testCase{
 	{"on, lock unread", both(reg(dg+`"Enabled"=dword:1`+"\n"+`"Locked"=dword:0`), broken(`SYSTEM\ControlSet001\Control\DeviceGuard\Scenarios\HypervisorEnforcedCodeIntegrity\Locked`)), Options{}, "MemoryIntegrityIncompatibility", Fail, "cannot be told"},
 	{"LSA unread", broken(`SYSTEM\ControlSet001\Control\Lsa\LsaCfgFlags`), Options{}, "MemoryIntegrityIncompatibility", Unknown, "bad cell"},
 	{"runs by a forgotten lock", while(func(a *answers) { a.device = &windows.DeviceGuard{MemoryIntegrity: true, UEFILock: true} }), Options{}, "MemoryIntegrityIncompatibility", Fail, "locked"},
-	{"runs", while(func(a *answers) { a.device = &windows.DeviceGuard{CredentialGuard: true} }), Options{}, "MemoryIntegrityIncompatibility", Warn, "Credential Guard is on"},
+	{"runs by itself", while(func(a *answers) { a.device = &windows.DeviceGuard{CredentialGuard: true} }), Options{}, "MemoryIntegrityIncompatibility", Warn, "Credential Guard runs, although no setting asks for it"},
+	{"off by its settings, with legacy BIOS", reg(``), Options{}, "MemoryIntegrityIncompatibility", Pass, "legacy BIOS keeps no lock"},
+	{"off by its settings, with UEFI", gptMachine("26100", "Enterprise"), Options{Profile: named("2026")}, "MemoryIntegrityIncompatibility", Unknown, "only the running Windows can tell"},
+	{"off by its settings, firmware unknown", change(func(m *memory) { m.machine.Firmware = "" }), Options{}, "MemoryIntegrityIncompatibility", Unknown, "nothing on the disk says"},
+	{"runs not, with UEFI", both(gptMachine("26100", "Enterprise"), while(func(*answers) {})), Options{Profile: named("2026")}, "MemoryIntegrityIncompatibility", Pass, "Neither"},
 	{"no answer about device guard", while(func(a *answers) { a.device = nil }), Options{}, "MemoryIntegrityIncompatibility", Unknown, "WMI does not answer"},
 
 	{"pcoip agent", both(reg(`[`+wow+`\PCoIP Standard Agent]`+"\n"+`"DisplayName"="PCoIP Standard Agent"`+"\n"+`[SYSTEM\ControlSet001\Services\PCoIPAgent]`+"\n"+`"Start"=dword:2`),

@@ -17,7 +17,7 @@ var servicingChecks = []Check{
 		Title:      "Windows Update is disabled and the Windows Modules Installer starts on demand",
 		Source:     "document, Step 2 (the checker disables the Windows Update service); facts §4.2",
 		Evaluation: "Start of the service wuauserv must be 4 (disabled) and Start of TrustedInstaller 3 (on demand), both.",
-		Fix:        "The start types of wuauserv and TrustedInstaller are set to 4 and 3",
+		Fix:        "The start types of wuauserv and TrustedInstaller are set to 4 and 3, unless a restart is pending for which TrustedInstaller was set to start by itself",
 		Remedy: steps(
 			"Install the latest updates first. Then:",
 			"  net stop wuauserv",
@@ -224,19 +224,26 @@ func updateDay(t time.Time) time.Time {
 	}
 }
 
-// lastUpdates are the days of the last updates for Enterprise editions, by build; longest for those with long-term servicing.
-// They are Microsoft's dates of "end of servicing" (Windows lifecycle fact sheet), which do not change once a release is out.
-var lastUpdates = map[int]struct{ ordinary, longest string }{
-	17134: {"2021-05-11", ""}, 17763: {"2021-05-11", "2029-01-09"}, 18362: {"2020-12-08", ""}, 18363: {"2022-05-10", ""},
-	19041: {"2021-12-14", ""}, 19042: {"2023-05-09", ""}, 19043: {"2022-12-13", ""}, 19044: {"2024-06-11", "2027-01-12"}, 19045: {"2025-10-14", ""},
-	22621: {"2025-10-14", ""}, 22631: {"2026-11-10", ""}, 26100: {"2027-10-12", "2029-10-09"}, 26200: {"2028-10-10", ""},
+// lastUpdates are the days of the last updates for Enterprise, Pro, and Enterprise with long-term servicing, by build.
+// Pro gets them for a shorter time. They are Microsoft's dates of "end of servicing" (Windows lifecycle fact sheet), which do not change once
+// a release is out.
+var lastUpdates = map[int]struct{ enterprise, pro, longTerm string }{
+	17134: {"2021-05-11", "2019-11-12", ""}, 17763: {"2021-05-11", "2020-11-10", "2029-01-09"}, 18362: {"2020-12-08", "2020-12-08", ""},
+	18363: {"2022-05-10", "2021-05-11", ""}, 19041: {"2021-12-14", "2021-12-14", ""}, 19042: {"2023-05-09", "2022-05-10", ""},
+	19043: {"2022-12-13", "2022-12-13", ""}, 19044: {"2024-06-11", "2023-06-13", "2027-01-12"}, 19045: {"2025-10-14", "2025-10-14", ""},
+	22621: {"2025-10-14", "2024-10-08", ""}, 22631: {"2026-11-10", "2025-11-11", ""}, 26100: {"2027-10-12", "2026-10-13", "2029-10-09"},
+	26200: {"2028-10-10", "2027-10-12", ""},
 }
 
 // lastUpdateOf is the end of a release's last day of updates; zero where it is not known.
 func lastUpdateOf(build int, edition string) time.Time {
-	date := lastUpdates[build].ordinary
-	if isLTSC(edition) && lastUpdates[build].longest != "" {
-		date = lastUpdates[build].longest
+	days := lastUpdates[build]
+	date := days.enterprise
+	switch {
+	case strings.HasPrefix(edition, "Professional"):
+		date = days.pro
+	case isLTSC(edition) && days.longTerm != "":
+		date = days.longTerm
 	}
 	t, err := time.Parse(time.DateOnly, date)
 	if err != nil {
@@ -255,7 +262,13 @@ func judgeUpdateServices(f *Facts, _ Params) Verdict {
 		wrong = append(wrong, "the Windows Modules Installer does not start on demand")
 	}
 	if len(wrong) > 0 {
-		return unmet(sentence(strings.Join(wrong, ", and "))+".", on...)
+		v := unmet(sentence(strings.Join(wrong, ", and "))+".", on...)
+		// Servicing sets the installer to start by itself where the next start has to go on with it; it would not go on.
+		if f.ModulesInstallerStart.Value == serviceAutomatic && (!f.PendingRestart.OK() || len(f.PendingRestart.Value) > 0) {
+			v.Because += " Servicing may have to go on with it at the next start: restart first (PendingReboot)."
+			v.ByHand = true
+		}
+		return v
 	}
 	if v, no := missing(on...); no {
 		return v

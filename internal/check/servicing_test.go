@@ -60,6 +60,8 @@ var servicingCases = []testCase{
 	{"shut down on the update day", stopped(on(2020, 10, 13)), Options{}, "UpdatesNotCurrent", Warn, "the cumulative update of 13 October 2020 is missing"},
 	{"after the release's last updates", both(stopped(on(2023, 6, 1)), reg(`[`+pkg+`]`+"\n"+`"InstallTimeHigh"=dword:01d7f500`)), Options{}, "UpdatesNotCurrent", Pass, "came out on 14 December 2021"},
 	{"after the release's last updates, without them", stopped(on(2023, 6, 1)), Options{}, "UpdatesNotCurrent", Warn, "the cumulative update of 14 December 2021 is missing"},
+	{"Pro after its last updates", both(build10("17134", "Professional"), stopped(on(2021, 4, 1)), reg(`[`+pkg+`]`+"\n"+`"InstallTimeHigh"=dword:01d59b50`)), Options{}, "UpdatesNotCurrent", Pass, "came out on 12 November 2019"},
+	{"Enterprise when Pro's have ended", both(build10("17134", "Enterprise"), stopped(on(2021, 4, 1)), reg(`[`+pkg+`]`+"\n"+`"InstallTimeHigh"=dword:01d59b50`)), Options{}, "UpdatesNotCurrent", Warn, "of 9 March 2021 is missing"},
 	{"never updated, at ingestion", gone(pkg), Options{Ingestion: true}, "UpdatesNotCurrent", NotApplicable, ""},
 	{"a password left behind, at ingestion", reg(`[SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon]` + "\n" + `"DefaultPassword"="Pa55word!"`), Options{Ingestion: true}, "AutoLogonPasswordLeft", NotApplicable, ""},
 	{"never updated", gone(pkg), Options{}, "UpdatesNotCurrent", Warn, "ever installed"},
@@ -102,7 +104,7 @@ func TestUpdateDay(t *testing.T) {
 // TestLastUpdates: the days are days, and those of every release of the profiles are there.
 func TestLastUpdates(t *testing.T) {
 	for build, d := range lastUpdates {
-		for _, text := range []string{d.ordinary, d.longest} {
+		for _, text := range []string{d.enterprise, d.pro, d.longTerm} {
 			if text == "" {
 				continue
 			}
