@@ -17,6 +17,7 @@ import (
 
 	"berth/internal/check"
 	"berth/internal/check/report"
+	"berth/internal/windows/live"
 )
 
 //go:embed page
@@ -121,7 +122,7 @@ func (p *page) profiles() []check.Profile {
 func (p *page) index(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_ = pageTemplate.Execute(w, map[string]any{ // fails only where the browser is gone
-		"Profiles": p.profiles(), "Processes": check.Processes(), "Asked": p.asked, "Version": p.c.version, "Account": byolAccount,
+		"Profiles": p.profiles(), "Processes": check.Processes(), "Asked": p.asked, "Version": p.c.version, "Account": byolAccount, "Sources": report.Sources,
 	})
 }
 
@@ -220,7 +221,14 @@ func (p *page) sysprep(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Take a snapshot first.", http.StatusConflict)
 		return
 	}
-	p.start(w, p.c.sysprep)
+	p.start(w, func(ctx context.Context) error {
+		err := p.c.sysprep(ctx)
+		var failed *live.SysprepError
+		if errors.As(err, &failed) { // is in the events, with the log
+			return nil
+		}
+		return err
+	})
 }
 
 func (p *page) removeAccount(w http.ResponseWriter, r *http.Request) {

@@ -34,7 +34,7 @@ function show(s) {
 
   status(s);
   list($("troubles"), s.troubles || [], (t) => make("p", {}, t));
-  $("success").hidden = !s.fit;
+  $("success").hidden = !s.fit || !!s.sysprep; // after a failed Sysprep the snapshot is the way back
   $("system-locale").textContent = s.locales ? s.locales.system : "unknown";
   $("user-locale").textContent = s.locales ? s.locales.user : "unknown";
   const failedNow = s.sysprep && $("sysprep-failed").hidden;
@@ -123,7 +123,7 @@ function info(t) {
   if (t.evidence && t.evidence.length > 0) {
     box.append(make("h3", {}, "What was seen"), make("ul", {}, ...t.evidence.map((e) => make("li", {}, e))));
   }
-  box.append(make("h3", {}, "Who asks for it"), make("p", {}, t.source));
+  box.append(make("h3", {}, "Who asks for it"), make("p", {}, t.source), make("p", { class: "note" }, document.body.dataset.sources));
   return box;
 }
 

@@ -57,14 +57,14 @@ func Explain(w io.Writer, c check.Check, opt TextOptions) error {
 		label = ""
 	}
 	fmt.Fprintln(t.w)
-	for _, line := range t.fill("", "", sources) {
+	for _, line := range t.fill("", "", Sources) {
 		fmt.Fprintln(t.w, t.paint(faint, line))
 	}
 	return t.w.Flush()
 }
 
-// sources says what [check.Check.Source] names.
-const sources = `"document" is Amazon's page "Bring Your Own Windows Desktop Licenses" of September 2020, "facts" what is known around it, by section of the project's collection.`
+// Sources says what [check.Check.Source] names.
+const Sources = `"document" is Amazon's page "Bring Your Own Windows Desktop Licenses" of September 2020, "facts" what is known around it, by section of the project's collection.`
 
 // explainGutter is as wide as the labels of [Explain].
 const explainGutter = "                "
