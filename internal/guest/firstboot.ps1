@@ -139,7 +139,7 @@ function Start-Uninstaller([string]$Path, [string]$Arguments) {
 # another version. Bundles come first.
 function Get-InstalledPackage([string]$FullName) {
     $parts = $FullName.Split('_')
-    Get-AppxPackage -AllUsers -PackageTypeFilter Bundle, Main | Where-Object {
+    Get-AppxPackage -AllUsers -PackageTypeFilter Bundle, Main, Framework | Where-Object {
         $_.Name -eq $parts[0] -and $_.PublisherId -eq $parts[-1] -and
         @($_.PackageUserInformation | Where-Object { "$($_.InstallState)" -eq 'Installed' }).Count -gt 0
     } | Sort-Object -Property IsBundle -Descending

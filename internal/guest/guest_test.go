@@ -214,7 +214,7 @@ func TestScript(t *testing.T) {
 	}
 	// Bundles are not listed unless asked for, and what is in one is removed for all users by removing the bundle (Microsoft,
 	// Remove-AppxPackage, -AllUsers).
-	if n := strings.Count(script, "Get-AppxPackage -AllUsers"); n != 1 || !strings.Contains(script, "Get-AppxPackage -AllUsers -PackageTypeFilter Bundle, Main |") {
+	if n := strings.Count(script, "Get-AppxPackage -AllUsers"); n != 1 || !strings.Contains(script, "Get-AppxPackage -AllUsers -PackageTypeFilter Bundle, Main, Framework |") {
 		t.Errorf("bundles are not asked for in %d questions", n)
 	}
 	// Every function that is called is in the script or one of Windows PowerShell's own.
