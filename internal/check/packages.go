@@ -18,7 +18,7 @@ var packageChecks = []Check{
 		Code: "AppXPackagesInstalled", ReportAs: "AppXPackagesInstalled", Level: Fail, DecidedIn: OnDisk,
 		Title:      "No AppX package is installed that Sysprep would stop at",
 		Source:     "document, Step 2 (the most common reason that Sysprep fails); facts §4.2 (service side)",
-		Evaluation: "Of every AppX package that a person has, new users must get the same: it must be provisioned, and in the same version where the two can be compared. Frameworks, resource packages and Windows's own do not count, unless the log of an earlier Sysprep says that it stopped at them. On a disk AppxAllUserStore is read; a running Windows is asked.",
+		Evaluation: "Of every AppX package that a person has, new users must get the same: it must be provisioned, and in the same version where the two can be compared. Frameworks, resource packages and Windows's own do not count, unless the log of an earlier Sysprep says that it stopped at them. AppxAllUserStore is read, on a disk and of a running Windows.",
 		Fix:        "The packages are removed for all users",
 		Remedy: steps(
 			"For each package named above, in Windows PowerShell as an administrator; its name is what goes before the first underscore. Bundles come first, and take what is in them along:",
@@ -48,7 +48,7 @@ func (r *reader) packages(f *Facts) {
 		f.Packages = r.storedPackages()
 		return
 	}
-	at := asked("Get-AppxPackage, Get-AppxProvisionedPackage", "packages that users have or new ones get")
+	at := asked("AppxAllUserStore", "packages that users have or new ones get")
 	list, err := ask(r, "AppX packages", windows.Guest.Packages)
 	switch {
 	case err != nil:
