@@ -149,10 +149,11 @@ func (t *page) codes(findings []check.Finding) {
 	}
 }
 
-// titles writes a line for each finding.
+// titles writes for each finding what is asked and what is known of it.
 func (t *page) titles(findings []check.Finding) {
 	for _, f := range findings {
 		t.wrap("  ", "    ", f.Code+": "+f.Title)
+		t.wrap("    ", "    ", f.Because)
 	}
 }
 
