@@ -159,12 +159,15 @@ func runUninstaller(ctx context.Context, c windows.RunUninstaller) error {
 // ERROR_SUCCESS_REBOOT_INITIATED).
 func restartWanted(code int) bool { return code == 3010 || code == 1641 }
 
-// removeScript removes a package from every user and from what new ones get. The name comes in as a variable of the environment, so
-// that nothing of it is taken for PowerShell.
+// removeScript removes a package in all its versions from every user and from what new ones get. Bundles are listed only where they are asked
+// for, and take what is in them along, which alone is not removed for all users (Microsoft, Remove-AppxPackage). The name comes in as a
+// variable of the environment, so that nothing of it is taken for PowerShell.
 const removeScript = `$ErrorActionPreference = 'Stop'
-$name = $env:BERTH_PACKAGE
-Get-AppxPackage -AllUsers | Where-Object { $_.PackageFullName -eq $name } | Remove-AppxPackage -AllUsers
-Get-AppxProvisionedPackage -Online | Where-Object { $_.PackageName -eq $name } | Remove-AppxProvisionedPackage -Online | Out-Null`
+$name = $env:BERTH_PACKAGE.Split('_')
+Get-AppxProvisionedPackage -Online | Where-Object { $_.DisplayName -eq $name[0] } | Remove-AppxProvisionedPackage -Online | Out-Null
+foreach ($type in 'Bundle', 'Main', 'Framework') {
+    Get-AppxPackage -AllUsers -PackageTypeFilter $type | Where-Object { $_.Name -eq $name[0] -and $_.PublisherId -eq $name[-1] } | Remove-AppxPackage -AllUsers
+}`
 
 func (s *System) removePackage(ctx context.Context, fullName string) error {
 	if !isPackageName(fullName) {

@@ -118,7 +118,7 @@ func powershell() {
 	if len(os.Args) != 5 || !slices.Equal(os.Args[1:4], []string{"-NoProfile", "-NonInteractive", "-Command"}) {
 		refuse("unknown arguments %q", os.Args[1:])
 	}
-	for _, part := range []string{"$env:BERTH_PACKAGE", "Get-AppxPackage -AllUsers", "Remove-AppxPackage -AllUsers", "Remove-AppxProvisionedPackage -Online"} {
+	for _, part := range []string{"$env:BERTH_PACKAGE", "'Bundle', 'Main'", "Get-AppxPackage -AllUsers -PackageTypeFilter $type", "Remove-AppxPackage -AllUsers", "Remove-AppxProvisionedPackage -Online"} {
 		if !strings.Contains(os.Args[4], part) {
 			refuse("the script is without %s", part)
 		}
@@ -135,10 +135,27 @@ func powershell() {
 	if err != nil {
 		refuse("%v", err)
 	}
+	family := func(full string) string {
+		parts := strings.Split(full, "_")
+		return strings.ToLower(parts[0] + "_" + parts[len(parts)-1])
+	}
 	found := false
 	for _, user := range users {
-		if strings.HasPrefix(user, "S-1-") || user == "Applications" {
-			found = registry.DeleteKey(registry.LOCAL_MACHINE, store+`\`+user+`\`+name) == nil || found
+		if !strings.HasPrefix(user, "S-1-") && user != "Applications" {
+			continue
+		}
+		k, err := registry.OpenKey(registry.LOCAL_MACHINE, store+`\`+user, registry.READ)
+		if err != nil {
+			refuse("%v", err)
+		}
+		packages, err := k.ReadSubKeyNames(-1)
+		if err != nil {
+			refuse("%v", err)
+		}
+		for _, full := range packages {
+			if family(full) == family(name) {
+				found = registry.DeleteKey(registry.LOCAL_MACHINE, store+`\`+user+`\`+full) == nil || found
+			}
 		}
 	}
 	if !found {
