@@ -122,7 +122,7 @@ func markdown() string {
 	p("Generated from the table in `internal/check`; `go test ./internal/check -update` rewrites it.")
 	p("")
 	p("A check comes out PASS, FAIL, WARN, UNKNOWN or NOT_APPLICABLE. A machine is **fit** when no check that applies is FAIL or WARN and")
-	p("none is UNKNOWN, except those that only a running Windows can decide: they stay open until ingestion asks it. Ingestion turns every WARN into")
+	p("none is UNKNOWN, except those that only a running Windows can decide: they stay open until the checker is run in it. Ingestion turns every WARN into")
 	p("FAIL, and every UNKNOWN that is not left to the guest. `berth check` exits with %d when the machine is fit, %d when a check failed or", ExitFit, ExitUnfit)
 	p("warned, and %d when none did but something that is needed to call it fit could not be read.", ExitUnreadable)
 	p("")
