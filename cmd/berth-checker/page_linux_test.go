@@ -269,6 +269,9 @@ func TestDialog(t *testing.T) {
 	}
 	// It is told once, and that the tests had passed before does not stand beside it.
 	do(chromedp.WaitNotVisible(chromedp.CSS("#troubles")), chromedp.WaitNotVisible(chromedp.CSS("#success")))
+	if say := text(t, ctx, "#status"); say != "Sysprep failed" {
+		t.Errorf("in the end it says %q", say)
+	}
 	do(chromedp.Click(chromedp.CSS("#close")), phaseIs(phaseCancelled))
 	s.wait(t)
 	if got := w.value(t, updateKey, "Start"); got != "0x4" {

@@ -68,6 +68,11 @@ function status(s) {
     case "shutdown": say.textContent = "Sysprep succeeded. Windows shuts down"; say.className = "good"; break;
     case "cancelled": say.textContent = "The checker has ended. You can close this page"; break;
     case "checked": {
+      if (s.sysprep) {
+        say.textContent = "Sysprep failed";
+        say.className = "bad";
+        break;
+      }
       const parts = [["FAILED", "failed"], ["WARNING", "warnings"], ["UNKNOWN", "unknown"], ["PASSED", "passed"]];
       say.textContent = s.fit ? `All ${count("PASSED")} tests have passed` : parts.filter(([st]) => count(st) > 0).map(([st, word]) => `${count(st)} ${word === "warnings" && count(st) === 1 ? "warning" : word}`).join(", ");
       say.className = s.fit ? "good" : "bad";
