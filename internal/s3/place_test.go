@@ -130,7 +130,7 @@ func TestWebIsNotLedAstray(t *testing.T) {
 	}
 	for address, ok := range map[string]bool{
 		"127.0.0.1:443": false, "10.0.0.1:443": false, "172.16.0.1:443": false, "192.168.1.1:443": false, "169.254.169.254:80": false, "100.64.0.1:443": false, "0.0.0.0:443": false,
-		"[::1]:443": false, "[fd00::1]:443": false, "[fe80::1]:443": false, "[::ffff:127.0.0.1]:443": false, "[::ffff:10.0.0.1]:443": false, "[64:ff9b::a00:1]:443": false, "[2002:a00:1::]:443": false,
+		"[::1]:443": false, "[fd00::1]:443": false, "[fe80::1]:443": false, "[::ffff:127.0.0.1]:443": false, "[::ffff:10.0.0.1]:443": false, "[64:ff9b::a00:1]:443": false, "[2002:a00:1::]:443": false, "[fec0::1]:443": false, "[::7f00:1]:443": false, "[3fff::1]:443": false, "[2606:4700::1]:443": true,
 		"255.255.255.255:443": false, "224.0.0.1:443": false, "198.18.0.1:443": false, "nonsense": false, "1.1.1.1:443": true, "[2606:4700::1111]:443": true,
 	} {
 		if err := dialable(address, nil); (err == nil) != ok {

@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tus/tusd/v2/pkg/filestore"
@@ -36,6 +38,8 @@ type Resumable struct {
 	base  string
 	log   *slog.Logger
 	tus   http.Handler
+
+	finishing sync.Mutex // an upload that is being made an object is not made one twice
 }
 
 // resumableFor is how long an unfinished upload is kept after its last byte; our choice.
@@ -57,6 +61,8 @@ func NewResumable(store *Store, keys awsapi.KeyStore, base string, log *slog.Log
 	tus, err := handler.NewHandler(handler.Config{StoreComposer: composer, BasePath: base, MaxSize: MaxObjectBytes, DisableDownload: true, Cors: &handler.CorsConfig{Disable: true},
 		Logger: expslog.New(expslog.NewTextHandler(io.Discard, nil)), NetworkTimeout: stallTime,
 		PreFinishResponseCallback: func(e handler.HookEvent) (handler.HTTPResponse, error) {
+			r.finishing.Lock()
+			defer r.finishing.Unlock()
 			return handler.HTTPResponse{}, r.finish(e.Context, e.Upload)
 		}})
 	if err != nil {
@@ -114,7 +120,53 @@ func (r *Resumable) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
+	if (q.Method == http.MethodHead || q.Method == http.MethodPatch) && r.answerComplete(w, q) {
+		return
+	}
 	r.tus.ServeHTTP(w, q)
+}
+
+// answerComplete answers for an upload of which every byte has come and that is no object yet: the process died, or the request
+// ended, in between. The handler takes such an upload to be done and would never finish it.
+func (r *Resumable) answerComplete(w http.ResponseWriter, q *http.Request) bool {
+	id := strings.Trim(strings.TrimPrefix(q.URL.Path, r.base), "/")
+	info, err := r.info(id)
+	if err != nil {
+		return false
+	}
+	if fi, err := os.Stat(filepath.Join(r.dir, id)); err != nil || fi.Size() != info.Size {
+		return false
+	}
+	info.ID = id
+	r.finishing.Lock()
+	defer r.finishing.Unlock()
+	if err := r.finish(q.Context(), info); err != nil {
+		status := http.StatusInternalServerError
+		var known handler.Error
+		if errors.As(err, &known) {
+			status = known.HTTPResponse.StatusCode
+		}
+		http.Error(w, "The upload is complete, and could not be stored.", status)
+		return true
+	}
+	size := strconv.FormatInt(info.Size, 10)
+	w.Header().Set("Tus-Resumable", "1.0.0")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Upload-Offset", size)
+	w.Header().Set("Upload-Length", size)
+	if q.Method == http.MethodPatch {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return true
+}
+
+// info is what was written down of an upload when it was made.
+func (r *Resumable) info(id string) (info handler.FileInfo, err error) {
+	b, err := os.ReadFile(filepath.Join(r.dir, id+".info"))
+	if errors.Is(err, os.ErrNotExist) {
+		return info, ErrNoSuchUpload
+	}
+	return info, errors.Join(err, json.Unmarshal(b, &info))
 }
 
 // caller is who signs in; nil when nobody does.
@@ -143,12 +195,8 @@ func (r *Resumable) target(q *http.Request) (bucket, key string, err error) {
 	} else if !fileSafe(id) {
 		return "", "", ErrNoSuchUpload
 	} else {
-		b, err := os.ReadFile(filepath.Join(r.dir, id+".info"))
-		if errors.Is(err, os.ErrNotExist) {
-			return "", "", ErrNoSuchUpload
-		}
-		var info handler.FileInfo
-		if err = errors.Join(err, json.Unmarshal(b, &info)); err != nil {
+		info, err := r.info(id)
+		if err != nil {
 			return "", "", err
 		}
 		meta = info.MetaData
@@ -164,9 +212,12 @@ func (r *Resumable) target(q *http.Request) (bucket, key string, err error) {
 	return bucket, key, r.store.HasBucket(bucket)
 }
 
-// finish makes an object of an upload.
+// finish makes an object of an upload, once.
 func (r *Resumable) finish(ctx context.Context, info handler.FileInfo) error {
 	path := filepath.Join(r.dir, info.ID)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil // another request has
+	}
 	err := r.store.take(ctx, info.MetaData["bucket"], info.MetaData["filename"], path, info.Size)
 	var refusal *Refusal
 	if errors.As(err, &refusal) {

@@ -109,6 +109,31 @@ func TestResumable(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 
+	// The process dies when every byte has come and there is no object yet. Whoever asks how far it is, or sends the end again, finishes it.
+	for i, method := range []string{http.MethodHead, http.MethodPatch} {
+		key := fmt.Sprintf("vm/late %d", i)
+		made := create(bucket, key, string(testSecret))
+		at := strings.TrimPrefix(made.Header.Get("Location"), server.URL)
+		if err := os.WriteFile(filepath.Join(d.store.dir, "resumable", filepath.Base(at)), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		server.Close()
+		open()
+		if res := do(method, at, nil, ""); res.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s without a key: %s", method, res.Status)
+		}
+		res := do(method, at, nil, string(testSecret), "Upload-Offset", fmt.Sprint(len(content)), "Content-Type", "application/offset+octet-stream")
+		if res.StatusCode/100 != 2 || res.Header.Get("Upload-Offset") != fmt.Sprint(len(content)) {
+			t.Errorf("%s: %s, at %q", method, res.Status, res.Header.Get("Upload-Offset"))
+		}
+		if o, err := d.store.head(bucket, key); err != nil || o.ETag != fmt.Sprintf("%x", md5.Sum(content)) {
+			t.Errorf("%s: %+v, %v", method, o, err)
+		}
+		if left, err := os.ReadDir(filepath.Join(d.store.dir, "resumable")); err != nil || len(left) != 0 {
+			t.Errorf("left after %s: %v, %v", method, left, err)
+		}
+	}
+
 	// One that nobody goes on with goes in the end, and not before.
 	for _, key := range []string{"old", "new"} {
 		if res := create(bucket, key, string(testSecret)); res.StatusCode != http.StatusCreated {

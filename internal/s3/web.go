@@ -76,20 +76,22 @@ func withPort(host string) string {
 }
 
 // public reports whether an address is one of the Internet at large. The blocks besides netip's own notions are those of
-// the IANA IPv4 and IPv6 Special-Purpose Address Registries that are not globally reachable.
+// the IANA IPv4 and IPv6 Special-Purpose Address Registries that are not globally reachable; of IPv6, 2000::/3 is all that IANA
+// has given out as global unicast, which leaves out what only looks like it: site-local fec0::/10 and IPv4-compatible ::/96.
 func public(a netip.Addr) bool {
 	a = a.Unmap()
-	if !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.Zone() != "" {
+	if !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.Zone() != "" || a.Is6() && !globalUnicast.Contains(a) {
 		return false
 	}
 	return !slices.ContainsFunc(specialPurpose, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
+var globalUnicast = netip.MustParsePrefix("2000::/3")
+
 var specialPurpose = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
 	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"), netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"),
-	netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("5f00::/16"),
+	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
 }
 
 // dialable refuses to connect to an address that is not public, unless its network was allowed.
