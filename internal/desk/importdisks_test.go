@@ -406,6 +406,36 @@ func TestStoredDisksAreShared(t *testing.T) {
 			t.Errorf("without %s: %+v, %v", name, bad, err)
 		}
 	}
+	// Importing it again mends it, whatever the format, also when the file is gone altogether.
+	for i, key := range keys {
+		if i == 1 {
+			if err := os.Remove(f.storedFile(*digest)); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := errors.Join(os.Remove(f.storedFile(*digest)), os.WriteFile(f.storedFile(*digest), b[:len(b)/2], 0o400)); err != nil {
+			t.Fatal(err)
+		}
+		if bad, err := f.Berth().VerifyStoredImage(t.Context(), &VerifyStoredImageInput{digest}); err != nil || bad.StoredImage.Damage == nil {
+			t.Errorf("damaged again: %+v, %v", bad, err)
+		}
+		task := f.imported(key)
+		all, err := f.Berth().ListStoredImages(t.Context(), nil)
+		if err != nil || *task.Status != taskCompleted || len(all.StoredImages) != 1 || *all.StoredImages[0].Digest != *digest || all.StoredImages[0].Damage != nil {
+			t.Fatalf("imported again: %s, %+v, %v", *task.Status, all, err)
+		}
+		if sound, err := f.Berth().VerifyStoredImage(t.Context(), &VerifyStoredImageInput{digest}); err != nil || sound.StoredImage.Damage != nil {
+			t.Errorf("verified after another import: %s, %v", aws.ToString(sound.StoredImage.Damage), err)
+		}
+		if s := f.misplaced(t); s != "" {
+			t.Error(s)
+		}
+		if _, err := f.EC2().DeregisterImage(t.Context(), &DeregisterImageInput{ImageID: task.ImageID, DeleteAssociatedSnapshots: aws.Bool(true)}); err != nil {
+			t.Error(err)
+		}
+	}
+	if b, err = os.ReadFile(f.storedFile(*digest)); err != nil {
+		t.Fatal(err)
+	}
 	_, err = f.Berth().VerifyStoredImage(t.Context(), &VerifyStoredImageInput{aws.String("sha256:none")})
 	refusal(t, err, "ResourceNotFoundException", "sha256:none")
 	// What a crash leaves without a row goes; what a folder of an earlier version holds is taken over.

@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,7 +56,8 @@ func (d *Desk) stored(ctx context.Context, digest string) (image.Stored, error) 
 }
 
 // keep makes a finished file a stored disk, unless its content is there already, and refers to it in the same transaction.
-// The file itself stays. Repeated, it does nothing more.
+// The file itself stays. Repeated, it does nothing more. A disk that is there already is shared if its file is still what it was
+// when it was stored; if it is not, or nothing tells, the new file takes its place: importing a damaged disk again mends it.
 func (d *Desk) keep(ctx context.Context, file string, r *storedRecord, refer func(ctx context.Context, tx bun.Tx) error) error {
 	var err error
 	if r.FileDigest, err = image.FileDigest(ctx, file); err != nil {
@@ -63,9 +65,31 @@ func (d *Desk) keep(ctx context.Context, file string, r *storedRecord, refer fun
 	}
 	d.storing.Lock()
 	defer d.storing.Unlock()
-	switch err := os.Link(file, d.storedFile(r.Digest)); {
+	stored := d.storedFile(r.Digest)
+	placed := true // not shared
+	switch err := os.Link(file, stored); {
 	case errors.Is(err, fs.ErrExist): // the same content, but perhaps not stored in the same way
-		if r.FileDigest, err = image.FileDigest(ctx, d.storedFile(r.Digest)); err != nil {
+		var was storedRecord
+		if err := d.db.NewSelect().Model(&was).Where("digest = ?", r.Digest).Scan(ctx); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("desk: %w", err)
+		}
+		is, err := image.FileDigest(ctx, stored)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil && is == was.FileDigest {
+			placed = false
+			r.FileDigest = is
+			break
+		}
+		if was.Digest != "" {
+			d.log.Warn("a stored image was damaged, and is replaced by what is imported now", "digest", r.Digest, "err", err)
+		}
+		next := stored + ".new" // swept away by collect, should a crash leave it
+		if err := removeIfThere(next); err != nil {
+			return err
+		}
+		if err := errors.Join(os.Link(file, next), os.Rename(next, stored), removeIfThere(next)); err != nil { // a rename of a file to its other name leaves both
 			return fmt.Errorf("desk: %w", err)
 		}
 	case err != nil:
@@ -79,8 +103,12 @@ func (d *Desk) keep(ctx context.Context, file string, r *storedRecord, refer fun
 	}
 	r.CreatedAt = d.now()
 	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := insertNew(ctx, tx, r, "digest"); err != nil {
+		if fresh, err := insertNew(ctx, tx, r, "digest"); err != nil {
 			return err
+		} else if !fresh && placed {
+			if _, err := tx.NewUpdate().Model(r).Column("file_bytes", "file_digest", "damage").WherePK().Exec(ctx); err != nil {
+				return fmt.Errorf("desk: %w", err)
+			}
 		}
 		return refer(ctx, tx)
 	})
@@ -257,7 +285,7 @@ type VerifyStoredImageInput struct{ Digest *string }
 // VerifyStoredImageOutput tells what was found.
 type VerifyStoredImageOutput struct{ StoredImage StoredImage }
 
-// VerifyStoredImage reads a stored disk whole and holds it against its digest. Damage is not mended: import the disk again.
+// VerifyStoredImage reads a stored disk whole and holds it against its digest. Damage is mended by importing the disk again.
 func (b *Berth) VerifyStoredImage(ctx context.Context, in *VerifyStoredImageInput) (*VerifyStoredImageOutput, error) {
 	d := b.d
 	var rs []storedRecord
