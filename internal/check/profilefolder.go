@@ -222,6 +222,9 @@ func (r *reader) userHive(name string) (hive *registry.Hive, done func(), err er
 	if st := hive.State(); st.Stale {
 		return nil, done, errors.New("the hive is out of date: " + printable(st.Why))
 	}
+	if st := hive.State(); st.Cut {
+		return nil, done, errors.New("the hive is cut off: " + printable(st.Damaged))
+	}
 	return hive, done, nil
 }
 

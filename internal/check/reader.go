@@ -36,6 +36,9 @@ func (r *reader) usable(h windows.Hive) error {
 	if st.Stale {
 		return fmt.Errorf("the %s hive is out of date: %s", h, staleWhy(st))
 	}
+	if st.Cut {
+		return fmt.Errorf("the %s hive is cut off: %s", h, printable(st.Damaged))
+	}
 	return nil
 }
 

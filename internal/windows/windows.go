@@ -114,6 +114,8 @@ type HiveState struct {
 	Why   string
 	// Damaged is set where parts of the hive were unreadable; empty when sound.
 	Damaged string
+	// Cut: the hive's file ends before the hive does, as Damaged says: nothing of it is proof of anything.
+	Cut bool
 }
 
 // Machine is the hardware and its disks as far as the system can tell.

@@ -100,7 +100,7 @@ func (h *hive) state() windows.HiveState {
 		return windows.HiveState{Err: err}
 	}
 	s := h.reg.State()
-	return windows.HiveState{Dirty: s.Dirty, Replayed: s.Entries, Stale: s.Stale, Why: s.Why, Damaged: s.Damaged}
+	return windows.HiveState{Dirty: s.Dirty, Replayed: s.Entries, Stale: s.Stale, Why: s.Why, Damaged: s.Damaged, Cut: s.Cut}
 }
 
 // Hive tells how far a hive can be trusted. Err is fs.ErrNotExist (wrapped) if its file surely is missing.

@@ -45,6 +45,8 @@ type State struct {
 	Why string
 	// Damaged is what of the hive was found to make no sense so far; empty when nothing was. It grows as the hive is read.
 	Damaged string
+	// Cut: the file ends before the hive does, or where the hive ends is not known. What is there may be right, what is missing is not told.
+	Cut bool
 }
 
 type baseBlock struct {
@@ -109,10 +111,12 @@ func Open(r io.ReaderAt, size int64, logs ...Log) (*Hive, error) {
 	h.limit = baseSize + int64(base.bins)
 	if base.bins%pageSize != 0 || h.limit > maxHive {
 		_ = h.damage("base block: size of the hbins %#x", base.bins)
+		h.state.Cut = true
 		h.limit = min(h.limit, size)
 	}
 	if h.state.Entries == 0 && h.limit > size {
 		_ = h.damage("the file ends at %#x, the hive at %#x", size, h.limit)
+		h.state.Cut = true
 		h.limit = size
 	}
 	return h, nil
