@@ -64,9 +64,9 @@ FUZZTIME ?= 1m
 fuzz: ## Every fuzz target for FUZZTIME
 	@scripts/fuzz $(FUZZTIME)
 
-# What reads a stranger's disk: containers, partition tables, inflate, NTFS, FAT, hives, their logs, the boot configuration.
+# What reads a stranger's disk: containers, partition tables, inflate, NTFS, FAT, hives, their logs, the boot configuration; and what writes the copies of its disks.
 fuzz-short: ## The readers of disks, 10 s each
-	@scripts/fuzz 10s 'Fuzz(Open|Copy|Partitions|Raw|Volume|FAT|Hive|Log|BootStore|Patch|Script)'
+	@scripts/fuzz 10s 'Fuzz(Open|Copy|Write|Partitions|Raw|Volume|FAT|Hive|Log|BootStore|Patch|Script)'
 
 clean: ## Remove what was built (not the data folder)
 	rm -rf bin internal/console/dist/.built web/node_modules

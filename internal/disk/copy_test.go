@@ -11,16 +11,6 @@ import (
 	"testing"
 )
 
-// stored is how many bytes of a file its file system keeps.
-func stored(t testing.TB, path string) int64 {
-	t.Helper()
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.Sys().(*syscall.Stat_t).Blocks * 512
-}
-
 func TestCopyOfEveryFormat(t *testing.T) {
 	for name, file := range samples(t) {
 		t.Run(name, func(t *testing.T) {

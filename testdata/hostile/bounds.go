@@ -2,7 +2,6 @@ package hostile
 
 import (
 	"runtime/metrics"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -36,13 +35,4 @@ func heap() uint64 {
 	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64()
-}
-
-// spent is the processor time that this process took.
-func spent(t testing.TB) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
