@@ -40,7 +40,9 @@ type Keep struct {
 
 // LeaveOut finds out what a copy of a disk need not have. Of a volume that is not certainly at rest, everything is copied: one
 // that is marked dirty, whose journal ($LogFile) was not closed, or whose $Bitmap has free what is in use. While any Windows on
-// the disk is hibernated, as after a Fast Startup, no volume is at rest. A disk without a readable partition table is copied as
+// the disk is hibernated, as after a Fast Startup, no volume is at rest. Shadow copies (restore points) read clusters that the
+// volume has free, and may be those of another volume than the one that they are kept on: with them, all of the disk is copied,
+// too. A page file that goes by another name as well is no page file. A disk without a readable partition table is copied as
 // a whole; that is no error here.
 func LeaveOut(img disk.Image, keep Keep) LeftOut {
 	out := LeftOut{Files: map[string]int64{}}
@@ -71,7 +73,7 @@ func LeaveOut(img disk.Image, keep Keep) LeftOut {
 		if err == nil {
 			r, err = atRest(v, p, keep)
 		}
-		if hibernated := (*hibernatedError)(nil); errors.As(err, &hibernated) {
+		if all := (*wholeDiskError)(nil); errors.As(err, &all) {
 			return LeftOut{Files: map[string]int64{}, Kept: []string{fmt.Sprintf("The whole disk: %s: %v.", name, err)}}
 		}
 		if err != nil {
@@ -96,12 +98,10 @@ func LeaveOut(img disk.Image, keep Keep) LeftOut {
 	return out
 }
 
-// hibernatedError means that a Windows is asleep, with volumes in its memory that the disk does not show.
-type hibernatedError struct{ mark string }
+// wholeDiskError is what a volume shows that speaks against leaving out anything of any volume of the disk.
+type wholeDiskError struct{ why string }
 
-func (e *hibernatedError) Error() string {
-	return fmt.Sprintf("Windows is hibernated, or was shut down by Fast Startup (hiberfil.sys begins with %q)", e.mark)
-}
+func (e *wholeDiskError) Error() string { return e.why }
 
 // restingVolume is a volume that nobody has in use, as far as it says.
 type restingVolume struct {
@@ -132,7 +132,11 @@ func atRest(v *ntfs.Volume, p disk.Partition, keep Keep) (*restingVolume, error)
 	if mark, err := asleep(files); err != nil {
 		return nil, fmt.Errorf("hiberfil.sys: %w", err)
 	} else if mark != "" {
-		return nil, &hibernatedError{mark}
+		// Of all volumes that it has in use, something may be in its memory that the disk does not show.
+		return nil, &wholeDiskError{fmt.Sprintf("Windows is hibernated, or was shut down by Fast Startup (hiberfil.sys begins with %q)", mark)}
+	}
+	if err := unshadowed(files); err != nil {
+		return nil, err
 	}
 	if err := journalClosed(files); err != nil {
 		return nil, err
@@ -158,6 +162,11 @@ func atRest(v *ntfs.Volume, p disk.Partition, keep Keep) (*restingVolume, error)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if fi, err := files.Stat(name); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		} else if e, ok := fi.Sys().(*ntfs.Entry); !ok || e.Links > 1 {
+			return nil, fmt.Errorf("%s has another name, by which it is something else", name)
 		}
 		f := emptied{name: name}
 		for _, x := range extents {
@@ -192,6 +201,29 @@ func asleep(files *ntfs.FS) (string, error) {
 		return mark, nil
 	}
 	return "", nil
+}
+
+// shadowStore ends the names of the files in System Volume Information that hold what shadow copies need of clusters that were
+// written since. What was free or deleted since and not yet written is read from the volume itself. The file that bears this
+// name alone is the catalog, which stays when the last shadow copy goes.
+// https://github.com/libyal/libvshadow/blob/main/documentation/Volume%20Shadow%20Snapshot%20(VSS)%20format.asciidoc
+const shadowStore = "}{3808876b-c176-4e48-b7ae-04046e6cc752}"
+
+// unshadowed reports the shadow copies that a volume keeps.
+func unshadowed(files *ntfs.FS) error {
+	entries, err := files.ReadDir("System Volume Information")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("its folder System Volume Information: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(strings.ToLower(e.Name()), shadowStore) {
+			return &wholeDiskError{"it keeps shadow copies (restore points), which need clusters that are free now"}
+		}
+	}
+	return nil
 }
 
 // beginning reads the first n bytes of a file, or as many as it has.

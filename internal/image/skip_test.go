@@ -16,9 +16,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"berth/internal/disk"
+	"berth/internal/phony"
 	"berth/internal/windows/ntfs"
+	"berth/testdata/machines"
 )
 
 const (
@@ -255,6 +258,7 @@ func TestNothingIsLeftOutOfAVolumeInUse(t *testing.T) {
 		"journal marked clean":         {path, []disk.Patch{{Off: journal, Data: restart(0, 2, 1)}}, ""},
 		"hibernated":                   {sleeping, nil, `hibernated`},
 		"dirty":                        {path, dirty, "dirty"},
+		"a page file of two names":     {path, linked(t, path, "pagefile.sys"), "another name"},
 		"journal in use":               {path, []disk.Patch{{Off: journal, Data: restart(0, 0, 1)}}, "not closed"},
 		"the newer page counts":        {path, []disk.Patch{{Off: journal, Data: newer}}, "not closed"},
 		"journal without pages":        {path, []disk.Patch{{Off: journal, Data: make([]byte, 8192)}}, "no restart page"},
@@ -275,6 +279,53 @@ func TestNothingIsLeftOutOfAVolumeInUse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Restore points read what the volume has free: of a disk with any, nothing is left out.
+func TestNothingIsLeftOutThatShadowCopiesNeed(t *testing.T) {
+	base, err := fs.ReadFile(machines.FS, phony.Base+".txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const folder, catalog = "System Volume Information/", "{3808876b-c176-4e48-b7ae-04046e6cc752}"
+	for file, kept := range map[string]bool{
+		folder + "tracking.log": false,
+		folder + catalog:        false, // stays behind
+		folder + "{8b3a2ef1-0000-11eb-8000-806e6f6e6963}" + strings.ToUpper(catalog): true,
+	} {
+		text := fmt.Sprintf("A machine.\n-- machine --\nbase = %s\ndisk = 4GiB\n-- files --\n%s = size 1MiB\n", phony.Base, file)
+		m, err := phony.LoadFS(fstest.MapFS{phony.Base + ".txtar": {Data: base}, "shadowed.txtar": {Data: []byte(text)}}, "shadowed")
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "disk.raw")
+		if err := m.WriteRaw(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+		left := LeaveOut(openDisk(t, path), Keep{})
+		if kept && (left.Ranges != nil || left.Free != 0 || len(left.Files) != 0 || len(left.Kept) != 1 || !strings.Contains(left.Kept[0], "shadow copies")) || !kept && (left.Ranges == nil || left.Free == 0) {
+			t.Errorf("%s: %+v", file, left)
+		}
+	}
+}
+
+// linked is the patch that gives a file a second name, as far as its record counts them.
+func linked(t *testing.T, path, name string) []disk.Patch {
+	t.Helper()
+	img := openDisk(t, path)
+	v, err := ntfs.Open(io.NewSectionReader(img, volumeStart, volumeBytes), volumeBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fi, err := v.FS().Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mft, err := v.Extents("$MFT")
+	if err != nil || mft[0].Length < 1<<16 {
+		t.Fatalf("%v: %v", mft, err)
+	}
+	return []disk.Patch{{Off: volumeStart + mft[0].VolumeOffset + fi.Sys().(*ntfs.Entry).Record*1024 + 18, Data: []byte{2}}}
 }
 
 // dirtyFlag is the patch that marks the volume dirty: the flags of $VOLUME_INFORMATION in record 3, a resident attribute of type 0x70.
