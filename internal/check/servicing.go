@@ -62,7 +62,7 @@ var servicingChecks = []Check{
 			`  reg add HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\ReserveManager /v ShippedWithReserves /t REG_DWORD /d 0 /f`,
 			`  reg add HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\ReserveManager /v ActiveScenario /t REG_DWORD /d 0 /f`,
 			"  DISM /Online /Set-ReservedStorageState /State:Disabled",
-			"DISM refuses while updates are being installed: restart, and repeat it."),
+			"DISM knows it from version 2004 on; before that the two values and a restart do. It refuses while updates are being installed: restart, and repeat it."),
 		judge: judgeReserve,
 		fix:   fixReserve,
 	},
