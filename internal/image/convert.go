@@ -11,13 +11,19 @@ import (
 	"berth/internal/disk"
 )
 
-// Convert writes the upload's i-th disk as a standalone qcow2 at target, which appears there whole or not at all, and never
-// changes again. Unless all of it is asked for, what a Windows' disk need not have is left out ([LeaveOut]). progress is told the
+// Layouts are the names of the forms in which a qcow2 can hold a disk; docs/adr/0007-conversion.md has what each costs.
+var Layouts = map[string]disk.Form{"fast": disk.Plain, "zstd": disk.Zstd, "compact": disk.Compact}
+
+// DefaultLayout is the one of [Layouts] that is taken unless another is asked for.
+const DefaultLayout = "fast"
+
+// Convert writes the upload's i-th disk as a standalone qcow2 of that form at target, which appears there whole or not at all, and
+// never changes again. Unless all of it is asked for, what a Windows' disk need not have is left out ([LeaveOut]). progress is told the
 // percentage done; an error from it ends the conversion with that error.
 //
 // A conversion that was interrupted is gone on with; one that is done already is only read for its digest. What the
 // upload's file says that cannot be right is a *Failure.
-func (u *Upload) Convert(ctx context.Context, i int, target string, all bool, progress func(percent float64) error) (Converted, error) {
+func (u *Upload) Convert(ctx context.Context, i int, target string, form disk.Form, all bool, progress func(percent float64) error) (Converted, error) {
 	if _, err := os.Stat(target); err == nil {
 		digest, err := DigestFile(ctx, target)
 		return Converted{Digest: digest}, err
@@ -35,7 +41,7 @@ func (u *Upload) Convert(ctx context.Context, i int, target string, all bool, pr
 		left = LeaveOut(u.Disks[i], Keep{})
 	}
 	done, err := disk.CopyFile(ctx, target, u.Disks[i], disk.CopyOptions{
-		Form: disk.Compact, Skip: left.Ranges, Digest: true, Durable: true, Resume: true, Checkpoint: fmt.Sprintf("%s disk %d %v", source, i, all),
+		Form: form, Skip: left.Ranges, Digest: true, Durable: true, Resume: true, Checkpoint: fmt.Sprintf("%s disk %d %v", source, i, all),
 		Progress: func(done, size int64) {
 			if err := progress(100 * float64(done) / float64(max(size, 1))); err != nil {
 				cancel(err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"berth/internal/check"
+	"berth/internal/disk"
 	"berth/internal/phony"
 )
 
@@ -37,7 +38,7 @@ func TestConvertEveryFormat(t *testing.T) {
 			defer u.Close()
 			target := filepath.Join(t.TempDir(), "out.qcow2")
 			last := -1.0
-			if _, err := u.Convert(t.Context(), 0, target, false, func(p float64) error {
+			if _, err := u.Convert(t.Context(), 0, target, disk.Compact, false, func(p float64) error {
 				if p < last || p > 100 {
 					t.Errorf("progress went from %v to %v", last, p)
 				}
@@ -69,18 +70,18 @@ func TestConvertStopsWhenToldTo(t *testing.T) {
 	defer u.Close()
 	target := filepath.Join(t.TempDir(), "out.qcow2")
 	enough := errors.New("enough")
-	if _, err := u.Convert(t.Context(), 0, target, false, func(float64) error { return enough }); !errors.Is(err, enough) {
+	if _, err := u.Convert(t.Context(), 0, target, disk.Compact, false, func(float64) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("Convert: %v", err)
 	}
 	if _, err := os.Stat(target); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("half a disk is there: %v", err)
 	}
 	// It can be gone on with.
-	first, err := u.Convert(t.Context(), 0, target, false, func(float64) error { return nil })
+	first, err := u.Convert(t.Context(), 0, target, disk.Compact, false, func(float64) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := u.Convert(t.Context(), 0, target, false, func(float64) error { return enough }); err != nil || again.Digest != first.Digest {
+	if again, err := u.Convert(t.Context(), 0, target, disk.Compact, false, func(float64) error { return enough }); err != nil || again.Digest != first.Digest {
 		t.Errorf("a conversion that is done: %v, %+v and %+v", err, first, again)
 	}
 	if left, err := os.ReadDir(filepath.Dir(target)); err != nil || len(left) != 1 {

@@ -39,11 +39,12 @@ type Keep struct {
 }
 
 // LeaveOut finds out what a copy of a disk need not have. Of a volume that is not certainly at rest, everything is copied: one
-// that is marked dirty, whose journal ($LogFile) was not closed, or whose $Bitmap has free what is in use. While any Windows on
-// the disk is hibernated, as after a Fast Startup, no volume is at rest. Shadow copies (restore points) read clusters that the
-// volume has free, and may be those of another volume than the one that they are kept on: with them, all of the disk is copied,
-// too. A page file that goes by another name as well is no page file. A disk without a readable partition table is copied as
-// a whole; that is no error here.
+// that is marked dirty, whose journal ($LogFile) was not closed, or whose $Bitmap has free what is in use. A page file that goes
+// by another name as well is no page file, and speaks for the same.
+//
+// Of some disks everything is copied: one with a Windows that is hibernated, as after a Fast Startup; one that is dynamic or in
+// Storage Spaces; and one with shadow copies (restore points), which read clusters that are free now, perhaps of another volume than
+// the one that they are kept on. A disk without a readable partition table is copied as a whole, too; that is no error here.
 func LeaveOut(img disk.Image, keep Keep) LeftOut {
 	out := LeftOut{Files: map[string]int64{}}
 	if img.Size() < 0 {
@@ -52,6 +53,11 @@ func LeaveOut(img disk.Image, keep Keep) LeftOut {
 	table, err := disk.Partitions(img)
 	if err != nil {
 		out.Kept = append(out.Kept, fmt.Sprintf("The whole disk: its partitions cannot be read: %v.", err))
+		return out
+	}
+	if table.Managed != disk.NotManaged {
+		// A volume may begin in a partition and go on elsewhere: the clusters that its $Bitmap speaks of are not where they seem.
+		out.Kept = append(out.Kept, fmt.Sprintf("The whole disk: %s, whose partitions do not tell where the volumes are.", table.Managed))
 		return out
 	}
 	entries := slices.Clone(table.Entries)
@@ -304,6 +310,9 @@ func (r *restingVolume) sound(files *ntfs.FS) error {
 	var uses []use
 	for _, name := range names {
 		extents, err := r.volume.Extents(name)
+		if bad := (*ntfs.CorruptError)(nil); errors.As(err, &bad) {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 		if err != nil {
 			continue // within the MFT, or not stored as it reads
 		}

@@ -258,6 +258,7 @@ func TestNothingIsLeftOutOfAVolumeInUse(t *testing.T) {
 		"journal marked clean":         {path, []disk.Patch{{Off: journal, Data: restart(0, 2, 1)}}, ""},
 		"hibernated":                   {sleeping, nil, `hibernated`},
 		"dirty":                        {path, dirty, "dirty"},
+		"a dynamic disk":               {path, []disk.Patch{{Off: 446 + 4, Data: []byte{0x42}}}, "dynamic disk"},
 		"a page file of two names":     {path, linked(t, path, "pagefile.sys"), "another name"},
 		"journal in use":               {path, []disk.Patch{{Off: journal, Data: restart(0, 0, 1)}}, "not closed"},
 		"the newer page counts":        {path, []disk.Patch{{Off: journal, Data: newer}}, "not closed"},
