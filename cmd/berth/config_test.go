@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func configFile(t *testing.T, text string) string {
 }
 
 func TestFlagsEnvironmentAndFile(t *testing.T) {
-	file := configFile(t, `{"region": "eu-west-1", "reserve": ["10.0.0.0/8", "192.168.0.0/16"], "eligible": false, "enable-delay": "3h", "s3-endpoint": "http://127.0.0.1:9000", "guidance": "from the file"}`)
+	file := configFile(t, `{"region": "eu-west-1", "reserve": ["10.0.0.0/8", "192.168.0.0/16"], "eligible": false, "enable-delay": "3h", "s3-endpoint": "http://127.0.0.1:9000", "guidance": "from the file", "image-layout": "zstd"}`)
 	t.Setenv("BERTH_GUIDANCE", "from the environment")
 	c, err := parsed(t, "--config", file, "serve", "--region", "eu-north-1")
 	if err != nil {
@@ -41,6 +42,12 @@ func TestFlagsEnvironmentAndFile(t *testing.T) {
 	s := c.Serve
 	if s.Region != "eu-north-1" || s.Guidance != "from the environment" || s.Eligible || s.EnableDelay != 3*time.Hour || s.S3Endpoint != "http://127.0.0.1:9000" {
 		t.Errorf("flag over environment over file: %+v", s)
+	}
+	if layout := s.desk(nil, nil, slog.New(slog.DiscardHandler)).ImageLayout; layout != "zstd" {
+		t.Errorf("the desk's layout of images: %q", layout)
+	}
+	if _, err := parsed(t, "serve", "--image-layout", "raw"); err == nil || !strings.Contains(err.Error(), "image-layout") {
+		t.Errorf("images as raw disks: %v", err)
 	}
 	if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.0.0/16")}; !slices.Equal(s.Reserve, want) {
 		t.Errorf("reserve: %v", s.Reserve)

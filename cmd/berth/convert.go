@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,7 @@ type convertCmd struct {
 	File   string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2, or a raw disk, as it is or in gzip or xz. It is only read."`
 	Out    string `arg:"" type:"path" help:"The disk to write. There must be no such file yet."`
 	To     string `help:"raw or qcow2; if not said, the name's ending tells: .raw, .img or .qcow2." enum:"raw,qcow2," default:"" placeholder:"FORMAT"`
-	Layout string `help:"Of a QCOW2: fast (stored as it is, best for a desktop that boots from it), zstd (compressed), or compact (the compressed blocks of a streamOptimized VMDK or a QCOW2 are taken over: smallest and soonest done, but QEMU is the one reader known to take them)." enum:"fast,zstd,compact," default:"" placeholder:"NAME"`
+	Layout string `help:"Of a QCOW2: fast (stored as it is, best for a desktop that boots from it), zstd (compressed), or compact (the compressed blocks of a streamOptimized VMDK or a QCOW2 are taken over: smallest and soonest done, but QEMU is the one reader known to take them)." enum:"${layouts}," default:"" placeholder:"NAME"`
 	Disk   int    `help:"Which disk of an OVA that has several, from 1 on." placeholder:"N"`
 	Format string `help:"What the file is (${copyFormats}), where its content could be taken for something else." placeholder:"NAME"`
 
@@ -120,8 +121,11 @@ func (c convertCmd) form() (disk.Form, error) {
 			return 0, fmt.Errorf("say with --to raw or --to qcow2 what %s shall be: its name does not", filepath.Base(c.Out))
 		}
 	}
-	form, ok := map[string]disk.Form{"raw": disk.Raw, "qcow2": disk.Plain, "qcow2 fast": disk.Plain, "qcow2 zstd": disk.Zstd, "qcow2 compact": disk.Compact}[strings.TrimSpace(to+" "+c.Layout)]
-	if !ok {
+	form := disk.Raw
+	switch {
+	case to == "qcow2":
+		form = image.Layouts[cmp.Or(c.Layout, image.DefaultLayout)]
+	case c.Layout != "":
 		return 0, errors.New("a raw disk has no --layout")
 	}
 	if c.NoVerify && (form != disk.Compact || c.Digest) {

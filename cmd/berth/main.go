@@ -8,8 +8,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -59,7 +61,7 @@ func newParser(c *cli) (*kong.Kong, error) {
 		kong.Name("berth"),
 		kong.Description("Berth gives your own, licensed Windows a berth: desktops behind the Amazon WorkSpaces API, on your own hardware.\n\nBegin with \"berth up\", which shows the whole process on a sample."),
 		kong.Configuration(loadConfiguration, "/etc/berth.json"),
-		kong.Vars{"profiles": strings.Join(check.ProfileNames(), ", "), "profile": check.DefaultProfile, "processes": processNames(), "process": string(check.DefaultProcess), "formats": formatNames(false), "copyFormats": formatNames(true), "sample": phony.Base, "samples": sampleNames()},
+		kong.Vars{"profiles": strings.Join(check.ProfileNames(), ", "), "profile": check.DefaultProfile, "processes": processNames(), "process": string(check.DefaultProcess), "formats": formatNames(false), "copyFormats": formatNames(true), "sample": phony.Base, "samples": sampleNames(), "layouts": strings.Join(slices.Sorted(maps.Keys(image.Layouts)), ","), "layout": image.DefaultLayout},
 		kong.ShortUsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 80}),
 		kong.ExplicitGroups([]kong.Group{{Key: "account", Title: "The account:"}, {Key: "network", Title: "Network:"}, {Key: "imports", Title: "Imports:"}, {Key: "machines", Title: "Desktops:"}, {Key: "log", Title: "Log:"}}),

@@ -55,6 +55,7 @@ type serveCmd struct {
 	ImageQuota     int64          `help:"How many GiB the disks that are kept may take together; 0: as many as there is room for." group:"imports" env:"BERTH_IMAGE_QUOTA" placeholder:"GIB"`
 	KeepFree       int64          `help:"How many GiB of the data folder's file system imports leave free." group:"imports" default:"2" env:"BERTH_KEEP_FREE" placeholder:"GIB"`
 	ImportWhole    bool           `help:"Keep all of imported machines' disks, also what NTFS has free and the contents of page files." group:"imports" env:"BERTH_IMPORT_WHOLE"`
+	ImageLayout    string         `help:"How disks are kept that are imported from now on: fast (as they are), zstd (compressed; a boot reads it more slowly) or compact (the export's own compressed blocks: smallest and soonest done, slowest to boot from)." group:"imports" enum:"${layouts}" default:"${layout}" env:"BERTH_IMAGE_LAYOUT"`
 	FixImages      bool           `help:"Whether ImportWorkspaceImage mends what a powered-off disk takes. berth images list tells which images were." group:"imports" env:"BERTH_FIX_IMAGES"`
 
 	Accelerator string `help:"How desktops run: kvm, tcg (software emulation), or auto: kvm when a probe's guest runs with it." group:"machines" enum:"auto,kvm,tcg" default:"auto" env:"BERTH_ACCELERATOR"`
@@ -197,7 +198,7 @@ func (c serveCmd) desk(driver compute.Driver, store *s3.Store, log *slog.Logger)
 	cfg := desk.Config{
 		DataDir: c.Data, Database: c.Database, Region: c.Region, AccountID: c.Account, Eligible: c.Eligible, Guidance: c.Guidance, EnableDelay: c.EnableDelay,
 		ReservedNetworks: c.Reserve, GraphicsAllowed: c.Graphics, Profile: c.Profile, TerminatedFor: 30 * time.Second, PowerOffOnClose: c.OnExit == "power-off",
-		StageTime: c.ImportTime, StageRate: c.ImportRate, ImageQuota: c.ImageQuota << 30, KeepFree: c.KeepFree << 30, Fix: c.FixImages, ImportWhole: c.ImportWhole,
+		StageTime: c.ImportTime, StageRate: c.ImportRate, ImageQuota: c.ImageQuota << 30, KeepFree: c.KeepFree << 30, Fix: c.FixImages, ImportWhole: c.ImportWhole, ImageLayout: c.ImageLayout,
 		Objects: store, Driver: driver, Log: log.With("part", "desk"),
 	}
 	if c.HostNetworks {

@@ -26,6 +26,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"berth/internal/compute"
+	"berth/internal/image"
 	"berth/internal/s3"
 	"berth/internal/store"
 )
@@ -74,6 +75,9 @@ type Config struct {
 	Fix bool
 	// ImportWhole keeps all of a machine's disks, also what NTFS has free and page files.
 	ImportWhole bool
+	// ImageLayout is one of image.Layouts: how disks are kept that are imported from now on; default image.DefaultLayout. A
+	// disk that is kept already stays as it is.
+	ImageLayout string
 	// KeepFree is how many bytes of the data folder's file system imports leave free.
 	KeepFree int64
 	// Driver runs the desktops.
@@ -131,6 +135,12 @@ func New(ctx context.Context, cfg Config) (*Desk, error) {
 	}
 	if cfg.Profile == "" {
 		cfg.Profile = "seed-2020"
+	}
+	if cfg.ImageLayout == "" {
+		cfg.ImageLayout = image.DefaultLayout
+	}
+	if _, ok := image.Layouts[cfg.ImageLayout]; !ok {
+		return nil, fmt.Errorf("desk: no layout of disks is called %q", cfg.ImageLayout)
 	}
 	if cfg.Database == "" {
 		cfg.Database = "sqlite:" + filepath.Join(cfg.DataDir, "berth.db")

@@ -292,7 +292,7 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 		target := d.file("imports", r.ID, fmt.Sprintf("disk-%d.qcow2", x.Number))
 		// A snapshot is of a disk, whatever is on it.
 		told := 0
-		made, err := u.Convert(ctx, i, target, d.cfg.ImportWhole || r.Kind == importsSnapshot, func(percent float64) error {
+		made, err := u.Convert(ctx, i, target, image.Layouts[d.cfg.ImageLayout], d.cfg.ImportWhole || r.Kind == importsSnapshot, func(percent float64) error {
 			if p := int(percent); p >= told+10 { // of the disk, in its own detail
 				told = p
 				if _, err := d.db.NewUpdate().Model(&x).Set("progress = ?", p).WherePK().Exec(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"berth/internal/disk"
@@ -38,7 +39,7 @@ func (u *Upload) Convert(ctx context.Context, i int, target string, form disk.Fo
 	defer cancel(nil)
 	var left LeftOut
 	if !all {
-		left = LeaveOut(u.Disks[i], Keep{})
+		left = LeaveOut(u.Disks[i], Keep{}, slices.Concat(u.Disks[:i], u.Disks[i+1:])...)
 	}
 	done, err := disk.CopyFile(ctx, target, u.Disks[i], disk.CopyOptions{
 		Form: form, Skip: left.Ranges, Digest: true, Durable: true, Resume: true, Checkpoint: fmt.Sprintf("%s disk %d %v", source, i, all),
