@@ -42,23 +42,26 @@ type Keep struct {
 // that is marked dirty, whose journal ($LogFile) was not closed, or whose $Bitmap has free what is in use. A page file that goes
 // by another name as well is no page file, and speaks for the same.
 //
-// Of some disks everything is copied: one with a Windows that is hibernated, as after a Fast Startup; one that is dynamic or in
-// Storage Spaces; and one with shadow copies (restore points), which read clusters that are free now, perhaps of another volume than
-// the one that they are kept on. A disk without a readable partition table is copied as a whole, too; that is no error here.
-func LeaveOut(img disk.Image, keep Keep) LeftOut {
+// A machine may have its volumes in memory, or what one of them needs on another: others are the disks that belong to the same
+// machine. Everything is copied if any of its disks has a Windows that is hibernated, as after a Fast Startup; is dynamic or in
+// Storage Spaces; has shadow copies (restore points), which read clusters that are free now, perhaps of another volume than the
+// one that they are kept on; or cannot be looked through for these. A disk without a readable partition table is copied as a
+// whole, too; none of that is an error here.
+func LeaveOut(img disk.Image, keep Keep, others ...disk.Disk) LeftOut {
 	out := LeftOut{Files: map[string]int64{}}
 	if img.Size() < 0 {
 		return out // gzip, xz
 	}
-	table, err := disk.Partitions(img)
+	table, err := unbound(img)
 	if err != nil {
-		out.Kept = append(out.Kept, fmt.Sprintf("The whole disk: its partitions cannot be read: %v.", err))
+		out.Kept = append(out.Kept, fmt.Sprintf("The whole disk: %v.", err))
 		return out
 	}
-	if table.Managed != disk.NotManaged {
-		// A volume may begin in a partition and go on elsewhere: the clusters that its $Bitmap speaks of are not where they seem.
-		out.Kept = append(out.Kept, fmt.Sprintf("The whole disk: %s, whose partitions do not tell where the volumes are.", table.Managed))
-		return out
+	for _, other := range others {
+		if _, err := unbound(other); err != nil {
+			out.Kept = append(out.Kept, fmt.Sprintf("The whole disk: of another disk of the machine (%s), %v.", cmp.Or(other.Name, other.Format), err))
+			return out
+		}
 	}
 	entries := slices.Clone(table.Entries)
 	slices.SortFunc(entries, func(a, b disk.Partition) int { return cmp.Compare(a.Start, b.Start) })
@@ -68,7 +71,7 @@ func LeaveOut(img disk.Image, keep Keep) LeftOut {
 		name := fmt.Sprintf("Partition %d", p.Number)
 		if p.Start < end {
 			out.Kept = append(out.Kept, fmt.Sprintf("%s and others: they overlap.", name))
-			return LeftOut{Files: out.Files, Kept: out.Kept}
+			return LeftOut{Files: map[string]int64{}, Kept: out.Kept}
 		}
 		end = p.Start + p.Length
 		v, err := ntfs.Open(io.NewSectionReader(img, p.Start, p.Length), p.Length)
@@ -78,9 +81,6 @@ func LeaveOut(img disk.Image, keep Keep) LeftOut {
 		var r *restingVolume
 		if err == nil {
 			r, err = atRest(v, p, keep)
-		}
-		if all := (*wholeDiskError)(nil); errors.As(err, &all) {
-			return LeftOut{Files: map[string]int64{}, Kept: []string{fmt.Sprintf("The whole disk: %s: %v.", name, err)}}
 		}
 		if err != nil {
 			out.Kept = append(out.Kept, fmt.Sprintf("%s: %v.", name, err))
@@ -104,10 +104,34 @@ func LeaveOut(img disk.Image, keep Keep) LeftOut {
 	return out
 }
 
-// wholeDiskError is what a volume shows that speaks against leaving out anything of any volume of the disk.
-type wholeDiskError struct{ why string }
-
-func (e *wholeDiskError) Error() string { return e.why }
+// unbound reads the partition table of a disk, and reports what on the disk speaks against leaving out anything of any volume of
+// the machine.
+func unbound(img disk.Image) (*disk.Table, error) {
+	table, err := disk.Partitions(img)
+	if err != nil {
+		return nil, fmt.Errorf("its partitions cannot be read: %w", err)
+	}
+	if table.Managed != disk.NotManaged {
+		// A volume may begin in a partition and go on elsewhere: the clusters that its $Bitmap speaks of are not where they seem.
+		return nil, fmt.Errorf("%s, whose partitions do not tell where the volumes are", table.Managed)
+	}
+	for _, p := range table.Entries {
+		v, err := ntfs.Open(io.NewSectionReader(img, p.Start, p.Length), p.Length)
+		if errors.Is(err, ntfs.ErrNotNTFS) {
+			continue
+		}
+		if err == nil {
+			err = awake(v.FS())
+		}
+		if err == nil {
+			err = unshadowed(v.FS())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("partition %d: %w", p.Number, err)
+		}
+	}
+	return table, nil
+}
 
 // restingVolume is a volume that nobody has in use, as far as it says.
 type restingVolume struct {
@@ -135,15 +159,6 @@ func atRest(v *ntfs.Volume, p disk.Partition, keep Keep) (*restingVolume, error)
 		return nil, errors.New("it is marked dirty, and Windows would check it at its next start")
 	}
 	files := v.FS()
-	if mark, err := asleep(files); err != nil {
-		return nil, fmt.Errorf("hiberfil.sys: %w", err)
-	} else if mark != "" {
-		// Of all volumes that it has in use, something may be in its memory that the disk does not show.
-		return nil, &wholeDiskError{fmt.Sprintf("Windows is hibernated, or was shut down by Fast Startup (hiberfil.sys begins with %q)", mark)}
-	}
-	if err := unshadowed(files); err != nil {
-		return nil, err
-	}
 	if err := journalClosed(files); err != nil {
 		return nil, err
 	}
@@ -193,20 +208,20 @@ func atRest(v *ntfs.Volume, p disk.Partition, keep Keep) (*restingVolume, error)
 	return r, nil
 }
 
-// asleep is the mark that hiberfil.sys begins with while Windows' memory is in it; "" when there is none. WAKE is none: Windows has
-// taken its memory back, and has since closed its journal or not.
-func asleep(files *ntfs.FS) (string, error) {
+// awake reports a hiberfil.sys that Windows' memory is in: of all volumes that it has in use, something may be in there that the
+// disks do not show. WAKE says that it is not: Windows has taken its memory back, and has since closed its journal or not.
+func awake(files *ntfs.FS) error {
 	head, err := beginning(files, "hiberfil.sys", 4)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return nil
 	}
 	if err != nil {
-		return "", err
+		return fmt.Errorf("hiberfil.sys: %w", err)
 	}
-	if mark := string(head); slices.Contains([]string{"HIBR", "RSTR"}, strings.ToUpper(mark)) {
-		return mark, nil
+	if slices.Contains([]string{"HIBR", "RSTR"}, strings.ToUpper(string(head))) {
+		return fmt.Errorf("Windows is hibernated, or was shut down by Fast Startup (hiberfil.sys begins with %q)", head)
 	}
-	return "", nil
+	return nil
 }
 
 // shadowStore ends the names of the files in System Volume Information that hold what shadow copies need of clusters that were
@@ -226,7 +241,7 @@ func unshadowed(files *ntfs.FS) error {
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(strings.ToLower(e.Name()), shadowStore) {
-			return &wholeDiskError{"it keeps shadow copies (restore points), which need clusters that are free now"}
+			return errors.New("it keeps shadow copies (restore points), which need clusters that are free now")
 		}
 	}
 	return nil

@@ -282,6 +282,49 @@ func TestNothingIsLeftOutOfAVolumeInUse(t *testing.T) {
 	}
 }
 
+// What Windows has in its memory may be of any disk of the machine, and what it needs may lie on any.
+func TestNothingIsLeftOutForWhatIsOnAnotherDisk(t *testing.T) {
+	path, _ := ntfsDisk(t, nil)
+	sleeping, _ := ntfsDisk(t, func(put func(string, []byte)) {
+		put("hiberfil.sys", append([]byte("HIBR"), make([]byte, 8192)...))
+	})
+	first := make([]byte, 512)
+	gpt := bytes.Clone(first) // there is none
+	gpt[446+4] = 0xEE
+	copy(gpt[510:], "\x55\xaa")
+	for name, c := range map[string]struct {
+		path    string
+		patches []disk.Patch
+		why     string // "": it does not matter
+	}{
+		"at rest":                {path, nil, ""},
+		"dirty":                  {path, dirtyFlag(t, path), ""},
+		"never partitioned":      {path, []disk.Patch{{Off: 0, Data: first}}, ""},
+		"hibernated":             {sleeping, nil, "partition 1: Windows is hibernated"},
+		"hibernated and dirty":   {sleeping, dirtyFlag(t, sleeping), "partition 1: Windows is hibernated"},
+		"a dynamic disk":         {path, []disk.Patch{{Off: 446 + 4, Data: []byte{0x42}}}, "dynamic disk"},
+		"a table that is broken": {path, []disk.Patch{{Off: 0, Data: gpt}}, "its partitions cannot be read"},
+		"NTFS that is broken":    {path, []disk.Patch{{Off: volumeStart + 48, Data: bytes.Repeat([]byte{0x7F}, 8)}}, "partition 1: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := disk.Disk{Name: "second.vmdk", Image: disk.Overlay(openDisk(t, c.path), c.patches)}
+			left := LeaveOut(openDisk(t, path), Keep{}, disk.Disk{Name: "third.vmdk", Image: openDisk(t, path)}, other)
+			switch {
+			case c.why == "":
+				if left.Ranges == nil || len(left.Kept) != 0 {
+					t.Errorf("%+v", left)
+				}
+			case left.Ranges != nil || left.Free != 0 || len(left.Files) != 0 || len(left.Kept) != 1 ||
+				!strings.Contains(left.Kept[0], c.why) || !strings.Contains(left.Kept[0], "second.vmdk"):
+				t.Errorf("%+v", left)
+			}
+			if own := LeaveOut(other, Keep{}); c.why != "" && (own.Ranges != nil || len(own.Kept) != 1 || !strings.Contains(own.Kept[0], c.why)) {
+				t.Errorf("of the disk itself: %+v", own)
+			}
+		})
+	}
+}
+
 // Restore points read what the volume has free: of a disk with any, nothing is left out.
 func TestNothingIsLeftOutThatShadowCopiesNeed(t *testing.T) {
 	base, err := fs.ReadFile(machines.FS, phony.Base+".txtar")
