@@ -84,7 +84,7 @@ func (c convertCmd) Run(ctx context.Context) error {
 	}
 	var left image.LeftOut
 	if !c.NoSkip {
-		left = image.LeaveOut(d, image.Keep{Free: c.KeepFree, PageFiles: c.KeepPageFiles, HiberFile: c.KeepHiberfile})
+		left = image.LeaveOut(d, image.Keep{Free: c.KeepFree, PageFiles: c.KeepPageFiles, HiberFile: c.KeepHiberfile}, others(env.Disks, d)...)
 		opt.Skip = left.Ranges
 	}
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(convertMemory))
@@ -268,6 +268,11 @@ func (c convertCmd) tell(w io.Writer, done disk.Copied, left image.LeftOut) {
 	if done.Digest != "" {
 		fmt.Printf("%s  %s\n", done.Digest, c.Out)
 	}
+}
+
+// others are the disks of a machine but for one.
+func others(disks []disk.Disk, but disk.Disk) []disk.Disk {
+	return slices.DeleteFunc(slices.Clone(disks), func(d disk.Disk) bool { return d.Image == but.Image })
 }
 
 // choose is the disk to convert.
