@@ -1,0 +1,240 @@
+package qemu
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"berth/internal/disk"
+)
+
+// readingGuest is the boot sector of a guest that reads what the sectors from 1 on list, one read after the other, and turns itself
+// off. The list is of disk address packets, the BIOS's own form of a read (16 bytes: size, sectors, where to in memory, first
+// sector); one of no sectors ends it. A read that fails leaves the guest running.
+const readingGuest = `
+fa              cli                    16 bits, at 0x7c00
+31c0            xor %ax,%ax
+8ed8            mov %ax,%ds
+8ec0            mov %ax,%es
+8ed0            mov %ax,%ss
+bc007c          mov $0x7c00,%sp
+fb              sti
+fc              cld
+8816007e        mov %dl,0x7e00         the disk's BIOS number
+be4c7c          next: mov $0x7c4c,%si
+e82900          call read
+668306547c20    addl $32,0x7c54        where the list goes on
+bf0080          mov $0x8000,%di
+837d0200        each: cmpw $0,2(%di)
+7410            je off
+89fe            mov %di,%si
+e81500          call read
+83c710          add $16,%di
+81ff00c0        cmp $0xc000,%di
+72ec            jb each
+ebdb            jmp next
+ba0406          off: mov $0x604,%dx    q35's power
+b80020          mov $0x2000,%ax
+ef              out %ax,%dx
+f4              halt: hlt
+ebfd            jmp halt
+b442            read: mov $0x42,%ah    extended read
+8a16007e        mov 0x7e00,%dl
+cd13            int $0x13
+72f3            jc halt
+c3              ret
+10002000        0x7c4c: 16 bytes, 32 sectors,
+00800000        to 0:0x8000,
+0100000000000000 sector 1
+`
+
+// bootDisk writes a raw disk of 1 GiB that boots readingGuest: 384 MiB of files, of which a third does not compress and the rest is
+// machine code, and a list of some 3000 reads as a system makes them that starts: files here and there, the beginning of each,
+// then pieces of 4 to 64 KiB, of every fourth all. It returns how many bytes the guest reads; none if not asked for reads.
+func bootDisk(b *testing.B, path string, reads bool) (bytes int64) {
+	const data, start = 384 << 20, 1 << 20
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	code, err := os.ReadFile(self)
+	if err != nil {
+		b.Fatal(err)
+	}
+	head, err := assemble(readingGuest)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, noise := rand.New(rand.NewPCG(1, 5)), rand.NewChaCha8([32]byte{5})
+	read := func(at, length int64) {
+		head = binary.LittleEndian.AppendUint32(head, uint32(length/512)<<16|16)
+		head = binary.LittleEndian.AppendUint32(head, 0x2000<<16) // memory from 128 KiB on
+		head = binary.LittleEndian.AppendUint64(head, uint64(at/512))
+		bytes += length
+	}
+	for range 450 {
+		if !reads {
+			break
+		}
+		at, size := start+r.Int64N((data-4<<20)/4096)*4096, 4096*(4+r.Int64N(252))
+		read(at, 4096)
+		all := r.IntN(4) == 0
+		for done := int64(4096); done < size; {
+			n := []int64{4, 8, 16, 16, 32, 32, 64}[r.IntN(7)] << 10
+			if all {
+				n = 64 << 10
+			} else if done += r.Int64N(32) * 4096; done >= size || r.IntN(10) == 0 {
+				break
+			}
+			n = min(n, size-done)
+			read(at+done, n)
+			done += n
+		}
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := make([]byte, 1<<20)
+	for i := range int64(data >> 20) {
+		copy(p, code[r.IntN(len(code)-len(p)):])
+		if i%3 == 0 {
+			_, _ = noise.Read(p)
+		}
+		if _, err := f.WriteAt(p, start+i<<20); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if len(head) > start-1024 {
+		b.Fatalf("the list takes %d bytes", len(head))
+	}
+	if _, err := f.WriteAt(head, 0); err != nil {
+		b.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(1<<30), f.Close()); err != nil {
+		b.Fatal(err)
+	}
+	return bytes
+}
+
+type boot struct {
+	wall, cpu time.Duration
+	fetched   int64 // bytes from the host's disk
+}
+
+// bootOnce runs a desktop's machine on a new clone of the image, until the guest turns it off. cold forgets what the host has in
+// memory of the image.
+func bootOnce(b *testing.B, accel accelerator, image string, cold bool) boot {
+	folder := filepath.Join(filepath.Dir(image), "machine")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		b.Fatal(err)
+	}
+	defer os.RemoveAll(folder)
+	benchTool(b, "qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", filepath.Join(folder, rootVolume))
+	if cold {
+		f, err := os.OpenFile(image, os.O_RDWR, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close()); err != nil {
+			b.Fatal(err)
+		}
+	} else if _, err := os.ReadFile(image); err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", arguments(hardware{id: "bench", folder: folder, image: image, vcpus: 2, memoryMiB: 256, accel: accel})...)
+	cmd.Dir = folder
+	begun := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	took, used := time.Since(begun), cmd.ProcessState
+	return boot{took, used.UserTime() + used.SystemTime(), used.SysUsage().(*syscall.Rusage).Inblock * 512}
+}
+
+func benchTool(b *testing.B, name string, args ...string) {
+	if out, err := exec.CommandContext(b.Context(), name, args...).CombinedOutput(); err != nil {
+		b.Fatalf("%s: %v: %s", name, err, out)
+	}
+}
+
+// middle is the median of each measure for itself.
+func middle(all []boot) (m boot) {
+	sorted := func(of func(boot) int64) int64 {
+		var s []int64
+		for _, x := range all {
+			s = append(s, of(x))
+		}
+		slices.Sort(s)
+		return s[len(s)/2]
+	}
+	return boot{time.Duration(sorted(func(x boot) int64 { return int64(x.wall) })), time.Duration(sorted(func(x boot) int64 { return int64(x.cpu) })), sorted(func(x boot) int64 { return x.fetched })}
+}
+
+// BenchmarkBoot has a guest read what a boot reads, through a desktop's clone of an image in each form, and reports, less the
+// same of a guest that reads nothing, its time and QEMU's processor time; of an image that the host has in memory (warm) and of
+// one that it has not (cold), for which it reports how much the host fetches, too. docs/adr/0007-conversion.md says what follows.
+//
+// The guest's BIOS waits for the disk by asking it again and again, so what a warm boot takes of time it takes of the processor.
+func BenchmarkBoot(b *testing.B) {
+	dir := b.TempDir()
+	accel := chooseAccelerator(b.Context(), "qemu-system-x86_64", "auto")
+	b.Logf("accelerator %s: %s", accel.name, accel.why)
+	raw, file, image := filepath.Join(dir, "raw"), filepath.Join(dir, "a.vmdk"), filepath.Join(dir, "image")
+	store := func(from string, form disk.Form) int64 {
+		if err := os.Remove(image); err != nil && !errors.Is(err, os.ErrNotExist) {
+			b.Fatal(err)
+		}
+		e, err := disk.OpenFile(from, disk.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		done, err := disk.CopyFile(b.Context(), image, e.Disks[0], disk.CopyOptions{Form: form})
+		if err := errors.Join(err, e.Close()); err != nil {
+			b.Fatal(err)
+		}
+		return done.File
+	}
+	bootDisk(b, raw, false)
+	store(raw, disk.Plain)
+	var idle []boot
+	for range 3 {
+		idle = append(idle, bootOnce(b, accel, image, false))
+	}
+	nothing := middle(idle)
+	asked := bootDisk(b, raw, true)
+	benchTool(b, "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, file)
+	for _, form := range []struct {
+		name string
+		form disk.Form
+	}{{"fast", disk.Plain}, {"zstd", disk.Zstd}, {"compact", disk.Compact}} {
+		size := store(file, form.form)
+		for _, cold := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/%s", form.name, map[bool]string{false: "warm", true: "cold"}[cold]), func(b *testing.B) {
+				var boots []boot
+				for b.Loop() {
+					boots = append(boots, bootOnce(b, accel, image, cold))
+				}
+				m := middle(boots)
+				b.ReportMetric((m.wall - nothing.wall).Seconds(), "reading-s")
+				b.ReportMetric((m.cpu - nothing.cpu).Seconds(), "reading-CPU-s")
+				b.ReportMetric(float64(m.fetched)/(1<<20), "fetched-MiB")
+				b.ReportMetric(float64(asked)/(1<<20), "read-MiB")
+				b.ReportMetric(float64(size)/(1<<20), "image-MiB")
+			})
+		}
+	}
+}
