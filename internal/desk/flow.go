@@ -177,7 +177,9 @@ func (d *Desk) run(ctx dbos.Context, j job) (string, error) {
 		}
 		if err != nil { // retries are used up
 			log.Error("step gave up", "step", s.name, "err", err)
-			bad = &failure{Code: "InternalError", Message: "Berth could not finish step " + s.name + ": " + err.Error()}
+			if bad = errDiskFull; !diskFull(err) { // the engine, too, writes down how a step ended
+				bad = &failure{Code: "InternalError", Message: "Berth could not finish step " + s.name + ": " + err.Error()}
+			}
 		}
 		if bad != nil {
 			log.Info("failed", "step", s.name, "code", bad.Code, "why", bad.Message)

@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"berth/internal/compute/memory"
 	"berth/internal/phony"
@@ -327,6 +328,12 @@ func TestASourceThatChanges(t *testing.T) {
 	}
 }
 
+// fullDatabase is SQLite's error that has this code.
+type fullDatabase int
+
+func (fullDatabase) Error() string { return "database or disk is full" }
+func (f fullDatabase) Code() int   { return int(f) }
+
 // No room: before the first byte where it can be known, and clearly where it cannot.
 func TestThereIsNoRoom(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -338,6 +345,8 @@ func TestThereIsNoRoom(t *testing.T) {
 		"on the disk":            {func(c *Config) { c.KeepFree = 1 << 60 }, nil, "keeps 1073741824.0 GiB of it free", 0},
 		"in the quota":           {func(c *Config) { c.ImageQuota = 1 << 20 }, nil, "of the quota of 1.0 MiB, 0.0 KiB are taken", 1},
 		"all of a sudden":        {func(*Config) {}, func(context.Context) error { return &os.PathError{Op: "write", Path: "/secret", Err: syscall.ENOSPC} }, "This service's disk is full", 1},
+		"for the records":        {func(*Config) {}, func(context.Context) error { return fmt.Errorf("secret: %w", fullDatabase(13)) }, "This service's disk is full", 1},
+		"for PostgreSQL's":       {func(*Config) {}, func(context.Context) error { return &pgconn.PgError{Message: "secret", Code: "53100"} }, "This service's disk is full", 1},
 		"for the account at all": {func(*Config) {}, func(context.Context) error { return syscall.EDQUOT }, "This service's disk is full", 1},
 	} {
 		t.Run(name, func(t *testing.T) {

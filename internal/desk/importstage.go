@@ -51,8 +51,8 @@ func (s stage) step() step {
 			return cause
 		case ctx.Err() != nil:
 			return err
-		case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-			return &failure{Code: "ServerError", Message: "ServerError: Insufficient storage. [This service's disk is full. Free some of it (berth images gc), or give it more, and import again]"}
+		case diskFull(err):
+			return errDiskFull
 		}
 		// Passing trouble: the step is tried again until its time is over.
 		if _, err := d.db.NewUpdate().Model(r).Set("waits_for = ?", trouble(err)).Set("seen_at = ?", d.now()).WherePK().Exec(ctx); err != nil {
@@ -60,6 +60,16 @@ func (s stage) step() step {
 		}
 		return err
 	}}
+}
+
+var errDiskFull = &failure{Code: "ServerError", Message: "ServerError: Insufficient storage. [This service's disk is full. Free some of it (berth images gc), or give it more, and try again]"}
+
+// diskFull reports that there was no room for a file, or for the records: SQLite's SQLITE_FULL (13), PostgreSQL's disk_full (53100).
+func diskFull(err error) bool {
+	var sqlite interface{ Code() int }
+	var postgres interface{ SQLState() string }
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
+		errors.As(err, &sqlite) && sqlite.Code()&0xFF == 13 || errors.As(err, &postgres) && postgres.SQLState() == "53100"
 }
 
 // enter writes on the task's record that a stage begins, or goes on. It ends with the failure when the task was cancelled or
