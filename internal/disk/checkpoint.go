@@ -55,7 +55,9 @@ func (c *copying) openPart(part string) (*os.File, error) {
 			return nil, err
 		}
 	}
-	switch _, err := os.Lstat(part); {
+	switch info, err := os.Lstat(part); {
+	case err == nil && !info.Mode().IsRegular(): // a link would have what it leads to written over
+		return nil, &fs.PathError{Op: "create", Path: part, Err: fs.ErrExist}
 	case old != nil:
 		flags = os.O_RDWR | os.O_CREATE // it is ours: only a copy writes checkpoints
 	case err == nil:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"math/rand/v2"
 	"os"
@@ -492,6 +493,33 @@ func TestKilledCopies(t *testing.T) {
 				t.Errorf("files %v: %v", files, err)
 			}
 		})
+	}
+}
+
+// Somebody else's link in the place of a part is not followed, whatever lies beside it.
+func TestNoPartIsALink(t *testing.T) {
+	for _, notes := range []string{"", "{}"} {
+		dir := t.TempDir()
+		victim, to := filepath.Join(dir, "victim"), filepath.Join(dir, "out")
+		if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), os.Symlink(victim, to+".part")); err != nil {
+			t.Fatal(err)
+		}
+		if notes != "" {
+			if err := os.WriteFile(notesOf(to+".part"), []byte(notes), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e, err := Open(bytes.NewReader(guestDisk(1<<20, 58)), Options{Format: "RAW"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeAfter(t, e)
+		if _, err := CopyFile(t.Context(), to, e.Disks[0], CopyOptions{Checkpoint: "source", Resume: true}); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%q: %v", notes, err)
+		}
+		if b, err := os.ReadFile(victim); err != nil || string(b) != "precious" {
+			t.Errorf("%q: the file now has %d bytes: %v", notes, len(b), err)
+		}
 	}
 }
 
