@@ -110,6 +110,13 @@ func (d *Decoder) fail(err error) error {
 
 // fill takes bytes out of src as long as they fit, so that at least 56 bits are there unless src ends.
 func (d *Decoder) fill() {
+	if d.n < 56 && len(d.src)-d.pos >= 8 {
+		d.bit |= le.Uint64(d.src[d.pos:]) << (d.n & 63)
+		d.pos += int((63 - d.n) >> 3)
+		d.n |= 56
+		d.bit &= 1<<(d.n&63) - 1
+		return
+	}
 	for d.n < 56 && d.pos < len(d.src) {
 		d.bit |= uint64(d.src[d.pos]) << d.n
 		d.pos++
@@ -207,7 +214,12 @@ func (d *Decoder) symbol() (done bool, err error) {
 		return false, ErrCorrupt
 	}
 	full := length > len(d.dst)-d.out
-	for length = min(length, len(d.dst)-d.out); length > 0; length-- {
+	length = min(length, len(d.dst)-d.out)
+	if distance >= length {
+		d.out += copy(d.dst[d.out:d.out+length], d.dst[d.out-distance:])
+		length = 0
+	}
+	for ; length > 0; length-- {
 		d.dst[d.out] = d.dst[d.out-distance]
 		d.out++
 	}

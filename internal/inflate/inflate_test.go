@@ -169,6 +169,13 @@ func TestAdler32EqualsTheStandardLibrary(t *testing.T) {
 			t.Fatalf("%d bytes: %08x, want %08x", len(p), got, want)
 		}
 	}
+	// More than is summed at once, at its worst.
+	for _, n := range []int{180_223, 180_224, 180_225, 1<<20 + 3} {
+		p := bytes.Repeat([]byte{0xff}, n)
+		if got, want := Adler32(p), adler32.Checksum(p); got != want {
+			t.Fatalf("%d bytes: %08x, want %08x", len(p), got, want)
+		}
+	}
 }
 
 // standard is what compress/flate makes of a stream, of at most limit bytes.
