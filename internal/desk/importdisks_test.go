@@ -512,3 +512,11 @@ func TestHeavyStagesTakeTurns(t *testing.T) {
 		t.Errorf("the one that waited: %s, %s", *task.Status, aws.ToString(task.StatusMessage))
 	}
 }
+
+// A signed URL's query is the key to the file.
+func TestASourceIsNamedWithoutItsSignature(t *testing.T) {
+	s := importSource{URL: "https://host.example/a/win10.ova?X-Amz-Signature=secret"}
+	if got := s.String(); got != "https://host.example/a/win10.ova" {
+		t.Error(got)
+	}
+}

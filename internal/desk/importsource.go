@@ -106,13 +106,14 @@ func (d *Desk) schemes() string {
 	return out
 }
 
-// String names where the file comes from.
+// String names where the file comes from, for people: without a URL's query, which is the key to a file in a URL that was signed.
 func (s *importSource) String() string {
 	switch {
 	case s.FromSnapshot != "":
 		return s.FromSnapshot
 	case s.URL != "":
-		return s.URL
+		bare, _, _ := strings.Cut(s.URL, "?")
+		return bare
 	}
 	return "s3://" + s.Bucket + "/" + s.Key
 }
@@ -171,7 +172,7 @@ func (d *Desk) placeOf(s *importSource) (s3.Place, error) {
 	}
 	p := d.place(u.Scheme)
 	if p == nil {
-		return nil, &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [" + s.URL + " is not supported any more: give " + d.schemes() + "]"}
+		return nil, &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [" + s.String() + " is not supported any more: give " + d.schemes() + "]"}
 	}
 	return p, nil
 }

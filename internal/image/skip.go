@@ -173,7 +173,7 @@ func atRest(v *ntfs.Volume, p disk.Partition, keep Keep) (*restingVolume, error)
 	if !keep.PageFiles {
 		names = append(names, "pagefile.sys", "swapfile.sys")
 	}
-	if !keep.HiberFile {
+	if !keep.HiberFile && spent(files) {
 		names = append(names, "hiberfil.sys")
 	}
 	for _, name := range names {
@@ -222,6 +222,13 @@ func awake(files *ntfs.FS) error {
 		return fmt.Errorf("Windows is hibernated, or was shut down by Fast Startup (hiberfil.sys begins with %q)", head)
 	}
 	return nil
+}
+
+// spent reports a hiberfil.sys that is known to hold nothing any more: Windows marks it WAKE or clears its beginning when it has
+// taken its memory back. One with any other mark, or that cannot be read, is copied as it is.
+func spent(files *ntfs.FS) bool {
+	head, err := beginning(files, "hiberfil.sys", 4)
+	return err == nil && (strings.EqualFold(string(head), "WAKE") || strings.Trim(string(head), "\x00") == "")
 }
 
 // shadowStore ends the names of the files in System Volume Information that hold what shadow copies need of clusters that were

@@ -209,6 +209,19 @@ func TestLeavingOut(t *testing.T) {
 	}
 }
 
+// A hiberfil.sys is left out when Windows says that it has taken its memory back, and by no mark that nobody knows.
+func TestHiberfileIsLeftOutWhenItIsSpent(t *testing.T) {
+	for mark, want := range map[string]bool{"WAKE": true, "wake": true, "\x00\x00\x00\x00": true, "LINK": false, "\x81\x81\x81\x81": false} {
+		path, _ := ntfsDisk(t, func(put func(string, []byte)) {
+			put("hiberfil.sys", append([]byte(mark), bytes.Repeat([]byte("secret"), 1<<15)...))
+		})
+		left := LeaveOut(openDisk(t, path), Keep{})
+		if _, got := left.Files["hiberfil.sys"]; got != want {
+			t.Errorf("mark %q: left out %t, want %t (%+v)", mark, got, want, left.Files)
+		}
+	}
+}
+
 // A volume that is not certainly at rest is copied as a whole, and why is said.
 func TestNothingIsLeftOutOfAVolumeInUse(t *testing.T) {
 	restart := func(clients uint16, flags uint16, lsn uint64) []byte {

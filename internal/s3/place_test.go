@@ -91,6 +91,14 @@ func TestWebRefusals(t *testing.T) {
 	}
 }
 
+// What a signed URL lets in by does not come into what people read: of a host that does not answer, either.
+func TestWebKeepsSignatures(t *testing.T) {
+	w, url := webServer(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	if _, err := w.Stat(t.Context(), url+"/disk?X-Amz-Signature=secret"); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("%v", err)
+	}
+}
+
 // A file that changes while it is read is not mixed.
 func TestWebFileThatChanges(t *testing.T) {
 	one, two := noise(1, 2*testPiece), noise(2, 2*testPiece)

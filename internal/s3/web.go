@@ -151,6 +151,9 @@ func (w *Web) get(ctx context.Context, raw, etag string, s span) (*http.Response
 		if errors.As(err, &refusal) {
 			return nil, refusal
 		}
+		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+			return nil, wrapped.Err // the URL may be signed, and does not belong into logs
+		}
 		return nil, err
 	}
 	if err := statusError(answer.StatusCode); err != nil {
