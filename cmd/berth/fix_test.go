@@ -497,42 +497,27 @@ func TestFixKilled(t *testing.T) {
 // TestFixHostileFiles gives every hostile file to berth fix: it ends as berth check does or refuses, writes a disk only where it says so, and
 // what it writes can be read.
 func TestFixHostileFiles(t *testing.T) {
-	files, err := hostile.Files()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		t.Run(f.Name, func(t *testing.T) {
-			t.Parallel()
-			data, err := f.Data()
-			if err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join(t.TempDir(), f.Name)
-			if err := os.WriteFile(path, data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			out := filepath.Join(t.TempDir(), "fixed.qcow2")
-			args := []string{path, "-o", out}
-			if f.Format != "" {
-				args = append(args, "--format", f.Format)
-			}
-			stdout, stderr, code := fixed(t, args...)
-			if code != 1 && code != 2 || strings.Contains(stderr, "goroutine ") || code == 2 && !strings.Contains(stderr, "berth: ") || f.Check == 2 && code == 1 && strings.Contains(stdout, "Written: ") {
-				t.Errorf("exit code %d, check's is %d\n%s%s", code, f.Check, stdout, stderr)
-			}
-			_, err = os.Stat(out)
-			if written := err == nil; written != strings.Contains(stdout, "Written: ") {
-				t.Errorf("exit code %d, there is a disk: %v\n%s%s", code, written, stdout, stderr)
-			} else if written {
-				opened(t, out)
-			}
-			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
-				t.Errorf("the file was written to: %v", err)
-			}
-			if left, err := filepath.Glob(out + ".*"); err != nil || len(left) > 0 {
-				t.Errorf("%v, %v", left, err)
-			}
-		})
-	}
+	eachHostileFile(t, func(t *testing.T, f hostile.File, path string, data []byte) {
+		out := filepath.Join(t.TempDir(), "fixed.qcow2")
+		args := []string{path, "-o", out}
+		if f.Format != "" {
+			args = append(args, "--format", f.Format)
+		}
+		stdout, stderr, code := fixed(t, args...)
+		if code != 1 && code != 2 || strings.Contains(stderr, "goroutine ") || code == 2 && !strings.Contains(stderr, "berth: ") || f.Check == 2 && code == 1 && strings.Contains(stdout, "Written: ") {
+			t.Errorf("exit code %d, check's is %d\n%s%s", code, f.Check, stdout, stderr)
+		}
+		_, err := os.Stat(out)
+		if written := err == nil; written != strings.Contains(stdout, "Written: ") {
+			t.Errorf("exit code %d, there is a disk: %v\n%s%s", code, written, stdout, stderr)
+		} else if written {
+			opened(t, out)
+		}
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("the file was written to: %v", err)
+		}
+		if left, err := filepath.Glob(out + ".*"); err != nil || len(left) > 0 {
+			t.Errorf("%v, %v", left, err)
+		}
+	})
 }

@@ -13,9 +13,8 @@ import (
 	"berth/testdata/hostile"
 )
 
-// TestHostileFiles gives every hostile file to the program, as its user does: it ends with the exit code that the folder's index has
-// for it, says what is wrong and where, and opens no other file, starts no other program and speaks to nobody.
-func TestHostileFiles(t *testing.T) {
+// eachHostileFile runs a test for every hostile file, written to a folder of its own.
+func eachHostileFile(t *testing.T, test func(t *testing.T, f hostile.File, path string, data []byte)) {
 	files, err := hostile.Files()
 	if err != nil {
 		t.Fatal(err)
@@ -31,32 +30,40 @@ func TestHostileFiles(t *testing.T) {
 			if err := os.WriteFile(path, data, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for command, want := range map[string]int{"check": f.Check, "inspect": f.Inspect} {
-				args := []string{command, path}
-				if f.Format != "" {
-					args = append(args, "--format", f.Format)
-				}
-				said, code, calls := traced(t, args...)
-				// Text is wrapped, and what is wrong may stand in a list.
-				if code != want || !strings.Contains(strings.Join(strings.Fields(said), " "), f.Says) {
-					t.Errorf("%s: exit code %d, want %d with %q\n%s", command, code, want, f.Says, said)
-				}
-				read := false
-				for _, call := range calls {
-					read = read || strings.Contains(call, path)
-					if !harmless(call, path) {
-						t.Errorf("%s: %s", command, call)
-					}
-				}
-				if !read {
-					t.Errorf("%s: that it opened the file was not seen in %q", command, calls)
-				}
-			}
-			if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
-				t.Errorf("beside the file: %v, %v", left, err)
-			}
+			test(t, f, path, data)
 		})
 	}
+}
+
+// TestHostileFiles gives every hostile file to the program, as its user does: it ends with the exit code that the folder's index has
+// for it, says what is wrong and where, and opens no other file, starts no other program and speaks to nobody.
+func TestHostileFiles(t *testing.T) {
+	eachHostileFile(t, func(t *testing.T, f hostile.File, path string, _ []byte) {
+		for command, want := range map[string]int{"check": f.Check, "inspect": f.Inspect} {
+			args := []string{command, path}
+			if f.Format != "" {
+				args = append(args, "--format", f.Format)
+			}
+			said, code, calls := traced(t, args...)
+			// Text is wrapped, and what is wrong may stand in a list.
+			if code != want || !strings.Contains(strings.Join(strings.Fields(said), " "), f.Says) {
+				t.Errorf("%s: exit code %d, want %d with %q\n%s", command, code, want, f.Says, said)
+			}
+			read := false
+			for _, call := range calls {
+				read = read || strings.Contains(call, path)
+				if !harmless(call, path) {
+					t.Errorf("%s: %s", command, call)
+				}
+			}
+			if !read {
+				t.Errorf("%s: that it opened the file was not seen in %q", command, calls)
+			}
+		}
+		if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+			t.Errorf("beside the file: %v, %v", left, err)
+		}
+	})
 }
 
 // traced runs this program as berth does under strace, and tells which files it opened, which programs it started and whom it called.
