@@ -32,7 +32,9 @@ Exit codes: 0 it was read; 1 with --verify: it is not what its manifest says; 2 
 }
 
 func (c inspectCmd) Run(ctx context.Context) error {
-	// A look makes a few megabytes of garbage: room for them would be more than what it holds.
+	// What the packages' beginnings and the command line's parser left is half of what a look needs, and room for its own
+	// garbage would be more than what it holds.
+	debug.FreeOSMemory()
 	defer debug.SetGCPercent(debug.SetGCPercent(30))
 	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format)})
 	if err != nil {

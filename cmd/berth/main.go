@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -79,8 +78,6 @@ func run(args []string) int {
 	}
 	k, err := parser.Parse(args)
 	parser.FatalIfErrorf(err)
-	// Half of what a look at a disk would need is garbage by now: of the packages' beginnings, and of the parser.
-	debug.FreeOSMemory()
 	// The first signal asks for a clean end; after it the signals have their usual effect again, so that the second kills.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
