@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"hash/crc32"
 	"os"
 	"os/exec"
@@ -86,9 +87,10 @@ func mendGPT(p []byte, at, size int64) {
 		return
 	}
 	h := p[at:]
-	start, n := int64(le.Uint64(h[72:])), int64(le.Uint32(h[80:]))*int64(le.Uint32(h[84:]))
-	if start >= 0 && start < 1<<40 && start*size <= int64(len(p))-n {
-		le.PutUint32(h[88:], crc32.ChecksumIEEE(p[start*size:][:n]))
+	// Two numbers of 32 bits: the product fits what is unsigned, and only that.
+	start, n := le.Uint64(h[72:]), uint64(le.Uint32(h[80:]))*uint64(le.Uint32(h[84:]))
+	if have := uint64(len(p)); n <= have && start <= (have-n)/uint64(size) {
+		le.PutUint32(h[88:], crc32.ChecksumIEEE(p[start*uint64(size):][:n]))
 	}
 	if length := le.Uint32(h[12:]); length <= 512 {
 		clear(h[16:20])
@@ -399,6 +401,9 @@ func FuzzPartitions(f *testing.F) {
 	f.Add(gptDisk(80, 512, windowsRows[0]), uint16(0))
 	f.Add(gptDisk(512, 512, windowsRows...), uint16(0))
 	f.Add(gptDisk(80, 4096, windowsRows[0]), uint16(9))
+	endless := gptDisk(80, 512, windowsRows[0]) // More entries, of more bytes, than a signed number of 64 bits can count.
+	le.PutUint64(endless[512+80:], math.MaxUint64)
+	f.Add(endless, uint16(0))
 	mbr := make([]byte, 8<<10)
 	putMBR(mbr, mbrRow{0x80, 7, 1, 2}, mbrRow{0, 15, 4, 12})
 	putMBR(mbr[4*512:], mbrRow{0, 7, 1, 1}, mbrRow{0, 5, 4, 4})
