@@ -88,10 +88,14 @@ func (c *copying) openPart(part string) (*os.File, error) {
 			return s.write(notesOf(part))
 		}
 	}
-	if old != nil && old.Key == key && old.At > 0 {
+	switch {
+	case old == nil: // A new file is not truncated: ext4 would take that for a file being replaced, and write it to the disk at close.
+	case old.Key == key && old.At > 0:
 		err = c.resume(old)
-	} else if err = f.Truncate(0); err == nil && noted {
-		err = (&checkpoint{Key: key}).write(notesOf(part))
+	default:
+		if err = f.Truncate(0); err == nil {
+			err = (&checkpoint{Key: key}).write(notesOf(part))
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

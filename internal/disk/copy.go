@@ -77,7 +77,7 @@ type Copied struct {
 	// Resumed is the byte from which on an earlier copy was gone on with; 0: it is all new.
 	Resumed int64
 	// Digest tells contents of disks apart, whatever form they are stored in, in hexadecimal: the SHA-256 of, for every 64 KiB
-	// of the disk that are not all zeros, their number (8 bytes, big endian) and their SHA-256 (the last ones filled up with
+	// of the disk that are not all zeros, their number (8 bytes, big endian) and their BLAKE3 (the last ones filled up with
 	// zeros), and at the end the size in 512-byte sectors, rounded up (8 bytes). Empty unless it was asked for.
 	Digest string
 }

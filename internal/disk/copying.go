@@ -62,7 +62,7 @@ type piece struct {
 	packed  []byte                                 // compressed chunks, one behind the other
 	streams [copyChunks]struct{ at, length int32 } // where in packed a chunk is; length 0: it is not compressed
 	passed  uint32                                 // the compressed chunks that were taken over
-	digests [copyChunks][sha256.Size]byte
+	digests [copyChunks][32]byte                   // BLAKE3
 
 	err  error
 	made chan struct{}

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
+	"github.com/zeebo/blake3"
 )
 
 // worker makes pieces, one after the other.
@@ -67,7 +67,7 @@ func (w *worker) make(p *piece) error {
 			continue
 		}
 		if w.c.opt.Digest {
-			p.digests[i] = sha256.Sum256(chunk)
+			p.digests[i] = blake3.Sum256(chunk)
 		}
 		if w.c.pack != packNothing && p.streams[i].length == 0 {
 			if err := w.compress(p, i, chunk); err != nil {
