@@ -88,8 +88,16 @@ func diskOfWindows(b *testing.B, path string, size, data int64) {
 }
 
 // BenchmarkConvert makes sparse raw files and plain QCOW2 of disks with 512 MiB of data, by turns with CopyFile and with
-// qemu-img, and reports how much of qemu-img's time CopyFile takes (x-qemu-img), and of its processor time, which depends less on
-// what else runs; medians. The bars are 1.0, to raw from streamOptimized and VHDX 0.4; to QCOW2 from VHDX 0.3 of the processor time.
+// qemu-img, and reports how much of qemu-img's time CopyFile takes (x-qemu-img), and of its processor time (x-qemu-img-CPU), which
+// depends less on what else runs; medians. The bars:
+//
+//	to plain QCOW2       ≤ 1.0 of the time and of the processor time, all formats
+//	  from VHDX, 64 GiB  ≤ 0.3 of the processor time
+//	to raw               ≤ 1.0 of the time; from streamOptimized and VHDX ≤ 0.4
+//
+// VHDX's 0.3 is for a disk as machines have it: large, and most of it empty, of which qemu-img looks at every block. Of the disk of
+// 4 GiB an eighth is full, and writing that alone, which both do the same way, is about 0.3 of what qemu-img takes of the
+// processor: there the bar is that of all formats.
 func BenchmarkConvert(b *testing.B) {
 	const data = 512 << 20
 	dir := b.TempDir()
@@ -140,16 +148,31 @@ func BenchmarkConvert(b *testing.B) {
 						a, o := median(own), median(other)
 						b.ReportMetric(a.wall.Seconds(), "own-s")
 						b.ReportMetric(o.wall.Seconds(), "qemu-img-s")
-						ratio, bar, word := a.wall.Seconds()/o.wall.Seconds(), 1.0, "held"
-						if form == Raw && (v.format == "VHDX" || v.subFormat == "streamOptimized") {
-							bar = 0.4
+						wall, cpu := 1.0, 1.0
+						if form == Raw {
+							cpu = 0 // none
+							if v.format == "VHDX" || v.subFormat == "streamOptimized" {
+								wall = 0.4
+							}
+						} else if v.format == "VHDX" && size > 4<<30 {
+							cpu = 0.3
 						}
-						if ratio > bar {
-							word = "MISSED"
+						for _, m := range []struct {
+							unit       string
+							ratio, bar float64
+						}{
+							{"x-qemu-img", a.wall.Seconds() / o.wall.Seconds(), wall},
+							{"x-qemu-img-CPU", a.cpu.Seconds() / o.cpu.Seconds(), cpu},
+						} {
+							b.ReportMetric(m.ratio, m.unit)
+							word := "held"
+							if m.ratio > m.bar {
+								word = "MISSED"
+							}
+							if m.bar > 0 {
+								b.Logf("%s, bar %.1f: %.2f, %s", m.unit, m.bar, m.ratio, word)
+							}
 						}
-						b.ReportMetric(ratio, "x-qemu-img")
-						b.ReportMetric(a.cpu.Seconds()/o.cpu.Seconds(), "x-qemu-img-CPU")
-						b.Logf("bar of %.1f of qemu-img's time: %.2f, %s", bar, ratio, word)
 					})
 				}
 			})
