@@ -217,6 +217,7 @@ func TestCompressedDisksThatAreRefused(t *testing.T) {
 		"xz, uncompressed chunk before the dictionary": {file: xzOf("00 21 01 10", 2, 0, 0, 0), reason: Damaged, field: "compressed data"},
 		"xz, less than it says":                        {file: xzOf("80 8008 21 01 10", 1, 0, 0, 'x', 0), reason: Damaged, field: "compressed data", detail: "1024"},
 		"xz, many blocks of nothing":                   {file: append(xzOf("00 21 01 1c", 0, 0, 0, 0), bytes.Repeat(xzOf("00 21 01 1c", 0, 0, 0, 0)[12:], 100)...), reason: Damaged, field: "compressed data", detail: "so many blocks"},
+		"xz, many small blocks of nothing":             {file: append(xzOf("00 21 01 00", 0, 0, 0, 0), bytes.Repeat(xzOf("00 21 01 00", 0, 0, 0, 0)[12:], 600)...), reason: Damaged, field: "compressed data", detail: "so many blocks"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.opt.Sequential = true
@@ -264,6 +265,10 @@ func FuzzCopy(f *testing.F) {
 	f.Add(compressed(f, guest, "xz", "-c", "-0", "--check=none", "--block-size=1000"))
 	f.Add(xzOf("00 21 01 10", 1, 0, 0, 'x', 0))
 	f.Add(xzOf("c0 05 01 21 01 10", 1, 0, 0, 'x', 0))
+	// The largest dictionary: one, and again and again.
+	f.Add(xzOf("00 21 01 1c", 1, 0, 0, 'x', 0))
+	block := xzOf("00 21 01 1c", 0, 0, 0, 0)
+	f.Add(append(block, bytes.Repeat(block[12:], 100)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file := slices.Clone(data)
 		if len(file) > 16 && isXZ(bytes.NewReader(file)) {

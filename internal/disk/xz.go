@@ -30,10 +30,13 @@ const (
 
 	// xzMaxDict is the largest dictionary, in bytes: that of xz -9. It is what decompressing needs in memory.
 	xzMaxDict = 64 << 20
-	// xzAllowance is how many bytes of dictionaries may be made in all for blocks that do not tell their size, beyond twice
-	// what was decompressed: many small blocks would otherwise keep their reader busy with making room.
-	xzAllowance = 256 << 20
-	xzLZMA2     = 0x21
+	// xzRoom is how many bytes of dictionaries may be made in all, beyond 16 times the file and twice what was decompressed: many
+	// small blocks would otherwise keep their reader busy with making room. With what else a copy needs, on a machine with many
+	// processors, it stays below 64 MiB.
+	xzRoom = 32 << 20
+	// xzBlock is what a block takes besides its dictionary, in bytes, counted with it: mostly the probabilities of LZMA.
+	xzBlock = 64 << 10
+	xzLZMA2 = 0x21
 )
 
 var ecma = crc64.MakeTable(crc64.ECMA)
@@ -62,7 +65,7 @@ type xzReader struct {
 	size   int64     // decompressed bytes, -1: not said
 	out    int64     // bytes of the block so far
 
-	total, dicts int64     // bytes decompressed, and of dictionaries, so far
+	total, taken int64     // bytes decompressed, and of memory for blocks, so far
 	blocks       uint64    // of the stream
 	sizes        hash.Hash // of what its index will have to say
 }
@@ -195,12 +198,14 @@ func (x *xzReader) next() error {
 		return x.in.f.refuse(TooLarge, "dictionary", x.begun, "%d bytes, at most %d are accepted: compress the disk with xz -9 or less", dict, xzMaxDict)
 	}
 	if x.size >= 0 {
-		dict = min(dict, x.size) // and x.size bytes have to come out
-	} else if x.dicts += dict; x.dicts > xzAllowance+2*x.total {
+		dict = min(dict, x.size)
+	}
+	// A file too small for more room has no use for it.
+	room := xzRoom + 16*x.in.f.size
+	dict = min(dict, room)
+	if x.taken += dict + xzBlock; x.taken > room+xzBlock+2*x.total {
 		return errors.New("so many blocks for so few bytes")
 	}
-	// What is in memory stays below 64 MiB and 16 times the file; a file too small for that has no use for more.
-	dict = min(dict, 48<<20+16*x.in.f.size)
 	x.out, x.data = 0, x.in.read()
 	if x.check != nil {
 		x.check.Reset()
