@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"strings"
 	"testing"
 
@@ -315,9 +316,10 @@ func FuzzHive(f *testing.F) {
 	}
 	f.Add(small, 4096+32, uint32(0xffffffff))
 	f.Add(small, 36, uint32(0x40))
+	f.Add(small, math.MaxInt, uint32(0))
 	f.Fuzz(func(t *testing.T, b []byte, at int, v uint32) {
 		// Let the checksum be right more often than chance makes it.
-		if at >= 0 && at+4 <= len(b) && len(b) >= baseSize {
+		if at >= 0 && at <= len(b)-4 && len(b) >= baseSize {
 			b = bytes.Clone(b)
 			le.PutUint32(b[at:], v)
 			le.PutUint32(b[508:], baseChecksum(b))

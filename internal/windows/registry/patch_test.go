@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -486,8 +487,9 @@ func FuzzPatch(f *testing.F) {
 	for at := baseSize + binHeader; at < baseSize+1200; at += 44 {
 		f.Add(b, at, uint32(0xffffffe0), `A\B\C`, "small", []byte("12345"), at%8 == 0)
 	}
+	f.Add(b, math.MaxInt, uint32(0), "E", "", []byte{}, false)
 	f.Fuzz(func(t *testing.T, b []byte, at int, v uint32, path, name string, data []byte, remove bool) {
-		if at >= 0 && at+4 <= len(b) && len(b) >= baseSize {
+		if at >= 0 && at <= len(b)-4 && len(b) >= baseSize {
 			b = bytes.Clone(b)
 			le.PutUint32(b[at:], v)
 			le.PutUint32(b[508:], baseChecksum(b))
