@@ -383,9 +383,14 @@ func FuzzScript(f *testing.F) {
 		}
 		list, _ := tokenize(script)
 		list = texts(list)
-		at := slices.Index(list, token{"word", "Start-Uninstaller"})
-		for at >= 0 && list[at+1].kind != "text" { // its definition
-			at += 1 + slices.Index(list[at+1:], token{"word", "Start-Uninstaller"})
+		at := -1
+		for i, word := range list {
+			if word == (token{"word", "Start-Uninstaller"}) && i+2 < len(list) && list[i+1].kind == "text" { // not its definition
+				at = i
+			}
+		}
+		if at < 0 {
+			t.Fatal("nothing is uninstalled")
 		}
 		if list[at+1].text != path {
 			t.Errorf("path %q became %q", path, list[at+1].text)
