@@ -102,8 +102,10 @@ type Desk struct {
 	eng dbos.Context
 	log *slog.Logger
 
-	storing sync.Mutex    // see storedRecord
-	heavy   chan struct{} // one for each heavy stage at work
+	storing   sync.Mutex    // see storedRecord
+	reserving sync.Mutex    // see reserve
+	heavy     chan struct{} // one for each heavy stage at work
+	free      func(folder string) (int64, error)
 
 	stopWatch context.CancelFunc
 	watching  sync.WaitGroup
@@ -154,7 +156,7 @@ func New(ctx context.Context, cfg Config) (*Desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Desk{cfg: cfg, db: db, log: cfg.Log, heavy: make(chan struct{}, heavyStages)}
+	d := &Desk{cfg: cfg, db: db, log: cfg.Log, heavy: make(chan struct{}, heavyStages), free: freeBytes}
 	if err := d.open(ctx); err != nil {
 		d.Close()
 		return nil, err

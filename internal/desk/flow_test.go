@@ -150,6 +150,15 @@ func scenarios() []scenario {
 	}
 }
 
+func scenarioOf(t *testing.T, fl *flow) scenario {
+	t.Helper()
+	i := slices.IndexFunc(scenarios(), func(s scenario) bool { return s.flow == fl })
+	if i < 0 {
+		t.Fatalf("flow %s has no scenario", fl.name)
+	}
+	return scenarios()[i]
+}
+
 func launch(ctx context.Context, d *Desk, x ids) error {
 	out, err := d.CreateWorkspaces(ctx, &workspaces.CreateWorkspacesInput{Workspaces: []types.WorkspaceRequest{{DirectoryId: aws.String(x["directory"]), UserName: aws.String("alice"), BundleId: aws.String(x["bundle"]),
 		WorkspaceProperties: &types.WorkspaceProperties{RunningMode: types.RunningModeManual}}}})
@@ -449,6 +458,9 @@ func callerContext() context.Context {
 
 const crashVariable = "BERTH_TEST_CRASH"
 
+// unkept is no step, but a place inside one: a disk has been made, and is not kept yet.
+const unkept = "unkept"
+
 // crash is what a child process is told: where its data are, and where to die.
 type crash struct {
 	Dir, Flow, Step string
@@ -464,17 +476,7 @@ func TestEveryStepCrashes(t *testing.T) {
 			for _, at := range s.places() {
 				t.Run(at.String(), func(t *testing.T) {
 					dir := copied(t, base)
-					b, err := json.Marshal(crash{dir, at.flow, at.step, at.done, x})
-					if err != nil {
-						t.Fatal(err)
-					}
-					child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-					child.Env = append(os.Environ(), crashVariable+"="+string(b))
-					out, err := child.CombinedOutput()
-					var exit *exec.ExitError
-					if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
-						t.Fatalf("the child should have been killed: %v\n%s", err, out)
-					}
+					crash{dir, at.flow, at.step, at.done, x}.happens(t)
 					host := memory.NewHost()
 					hook := once(place{flow: at.flow, step: at.step}, func() error { return nil }) // it still fails where failing is wanted
 					d, err := opened(dir, "", host, hook)
@@ -486,6 +488,22 @@ func TestEveryStepCrashes(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// happens runs the child process, to its death.
+func (c crash) happens(t *testing.T) {
+	t.Helper()
+	b, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	child.Env = append(os.Environ(), crashVariable+"="+string(b))
+	out, err := child.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
+		t.Fatalf("the child should have been killed: %v\n%s", err, out)
 	}
 }
 
@@ -503,8 +521,16 @@ func crashed(spec string) error {
 	if err != nil {
 		return err
 	}
+	if c.Step == unkept {
+		d.storing.Lock()
+	}
 	if err := s.trigger(callerContext(), d, c.IDs); err != nil {
 		return err
+	}
+	for end := time.Now().Add(30 * time.Second); c.Step == unkept && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if made, err := filepath.Glob(d.file("imports", "*", "disk-1.qcow2")); err != nil || len(made) > 0 {
+			return errors.Join(err, syscall.Kill(os.Getpid(), syscall.SIGKILL))
+		}
 	}
 	time.Sleep(30 * time.Second)
 	return errors.New("the point was never passed")

@@ -61,31 +61,32 @@ func (d *Desk) uploadFile(id string, source int) string {
 	return d.file("imports", id, strconv.Itoa(source))
 }
 
+// diskFile is where one of a task's disks is made.
+func (d *Desk) diskFile(id string, number int) string {
+	return d.file("imports", id, fmt.Sprintf("disk-%d.qcow2", number))
+}
+
 func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 	if err := os.MkdirAll(d.file("imports", r.ID), 0o700); err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	var total, room int64
+	var total int64
 	shares, _ := d.cfg.Objects.(interface{ Shares() bool })
 	for i := range r.Sources {
 		s := &r.Sources[i]
+		s.RoomBytes = 0
 		if s.FromSnapshot == "" {
 			if err := d.find(ctx, s); err != nil {
 				return err
 			}
 		}
 		total += s.FileBytes
-		if s.Bucket == "" || shares == nil || !shares.Shares() {
-			room += s.FileBytes
-			for _, there := range []string{"", ".part"} { // of an attempt that was interrupted
-				if n, err := image.FileBytes(d.uploadFile(r.ID, s.Number) + there); err == nil {
-					room -= min(n, s.FileBytes)
-				}
-			}
+		if s.FromSnapshot == "" && (s.Bucket == "" || shares == nil || !shares.Shares()) {
+			s.RoomBytes = s.FileBytes
 		}
 	}
 	// What is fetched lies beside the disks that are made of it until those are complete.
-	if err := d.roomFor(ctx, room, 0, "the upload of "+r.source()); err != nil {
+	if err := d.reserve(ctx, r, "the upload of "+r.source()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -271,16 +272,15 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 		return err
 	}
 	defer u.Close()
-	var total, before, stored int64
-	for i, x := range r.Disks {
-		n, err := u.StoredBytes(i)
-		if err != nil {
+	var total, before int64
+	for i := range r.Disks {
+		x := &r.Disks[i]
+		if x.RoomBytes, err = u.RoomBytes(i); err != nil {
 			return imported(err)
 		}
-		stored += n
 		total += x.SizeBytes
 	}
-	if err := d.roomFor(ctx, stored, stored, "the disks of "+r.source()); err != nil {
+	if err := d.reserve(ctx, r, "the disks of "+r.source()); err != nil {
 		return err
 	}
 	tell := d.progress(ctx, r.ID, taskConverting, "converting", 28, 76)
@@ -289,7 +289,7 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 			before += x.SizeBytes
 			continue
 		}
-		target := d.file("imports", r.ID, fmt.Sprintf("disk-%d.qcow2", x.Number))
+		target := d.diskFile(r.ID, x.Number)
 		// A snapshot is of a disk, whatever is on it.
 		told := 0
 		made, err := u.Convert(ctx, i, target, image.Layouts[d.cfg.ImageLayout], d.cfg.ImportWhole || r.Kind == importsSnapshot, func(percent float64) error {
@@ -361,10 +361,15 @@ func (d *Desk) letGo(ctx context.Context, id string) error {
 	if err := os.RemoveAll(d.file("imports", id)); err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	if _, err := d.db.NewUpdate().Model((*importedDisk)(nil)).Set("digest = NULL").Where("task_id = ?", id).Exec(ctx); err != nil {
-		return fmt.Errorf("desk: %w", err)
-	}
-	return nil
+	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.NewUpdate().Model((*importSource)(nil)).Set("room_bytes = 0").Where("task_id = ?", id).Exec(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		if _, err := tx.NewUpdate().Model((*importedDisk)(nil)).Set("digest = NULL, room_bytes = 0").Where("task_id = ?", id).Exec(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		return nil
+	})
 }
 
 func (d *Desk) finishImport(ctx context.Context, id string) error {

@@ -28,6 +28,7 @@ type importSource struct {
 	Format        string `bun:"format"`      // what the caller said, upper case, or ""
 	FileBytes     int64  `bun:"file_bytes"`  // once it is known
 	ETag          string `bun:"etag"`        // of what was found first: nothing else is taken for it later
+	RoomBytes     int64  `bun:"room_bytes"`  // what the file may take here, from before it is fetched until the task is over
 }
 
 // importFormats are the formats that a caller may name. OVF and QCOW2 are ours; the rest are VM Import's.

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"syscall"
 	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"golang.org/x/sys/unix"
 
 	"berth/internal/s3"
 )
@@ -271,27 +269,4 @@ func trouble(err error) string {
 		what = "its endpoint cannot be reached"
 	}
 	return from.source.String() + ": " + what
-}
-
-// roomFor refuses work that the disk, or the quota, has no room for, before the first byte of it.
-// kept is how many of the bytes stay when the work is over, and count for the quota.
-func (d *Desk) roomFor(ctx context.Context, bytes, kept int64, what string) error {
-	if quota := d.cfg.ImageQuota; quota > 0 && kept > 0 {
-		has, err := d.storedBytes(ctx)
-		if err != nil {
-			return err
-		}
-		if kept > quota-has {
-			return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: Insufficient storage. [%s may take %s; of the quota of %s, %s are taken]", what, sizeText(kept), sizeText(quota), sizeText(has))}
-		}
-	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(d.cfg.DataDir, &fs); err != nil {
-		return fmt.Errorf("desk: %w", &os.PathError{Op: "statfs", Path: d.cfg.DataDir, Err: err})
-	}
-	free := int64(fs.Bavail) * fs.Bsize
-	if bytes+d.cfg.KeepFree > free {
-		return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: Insufficient storage. [%s may take %s; the service has %s left and keeps %s of it free]", what, sizeText(bytes), sizeText(free), sizeText(d.cfg.KeepFree))}
-	}
-	return nil
 }

@@ -53,9 +53,10 @@ type importedDisk struct {
 	DeviceName    string  `bun:"device_name"`
 	SizeBytes     int64   `bun:"size_bytes"` // virtual
 	SnapshotID    string  `bun:"snapshot_id"`
-	Progress      int     `bun:"progress"` // percent
-	Note          string  `bun:"note"`     // what the copy left out, for people
-	Digest        *string `bun:"digest"`   // of the stored disk, from when it is there until the task is over
+	Progress      int     `bun:"progress"`   // percent
+	Note          string  `bun:"note"`       // what the copy left out, for people
+	Digest        *string `bun:"digest"`     // of the stored disk, from when it is there until the task is over
+	RoomBytes     int64   `bun:"room_bytes"` // what its file may take, from before it is made until the task is over
 }
 
 // Root devices and the others have these names, as EC2 recommends for volumes: /dev/sda1, /dev/sdf and on.

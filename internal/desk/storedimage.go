@@ -190,14 +190,6 @@ func (d *Desk) adopt(ctx context.Context) error {
 	return nil
 }
 
-// storedBytes is what all stored disks take.
-func (d *Desk) storedBytes(ctx context.Context) (n int64, err error) {
-	if err := d.db.NewSelect().Model((*storedRecord)(nil)).ColumnExpr("COALESCE(SUM(file_bytes), 0)").Scan(ctx, &n); err != nil {
-		return 0, fmt.Errorf("desk: %w", err)
-	}
-	return n, nil
-}
-
 func syncFolder(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

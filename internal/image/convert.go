@@ -60,6 +60,35 @@ func (u *Upload) Convert(ctx context.Context, i int, target string, form disk.Fo
 	return Converted{Digest: digestName(done.Digest), LeftOut: done.Skipped, Kept: left.Kept}, nil
 }
 
+// RoomBytes is the most that the i-th disk takes of a file system when it is kept, in bytes: what of it is not known to be
+// zeros, in whole blocks, and a qcow2's tables.
+func (u *Upload) RoomBytes(i int) (int64, error) {
+	const (
+		block   = 4 << 10   // of the usual file systems; disk.Copy makes no smaller hole
+		cluster = 64 << 10  // of the qcow2 that disk.Copy writes, and so its L2 tables and refcount blocks
+		mapped  = 512 << 20 // bytes of the disk that an L2 table maps: a cluster of 8-byte entries
+		counted = 2 << 30   // bytes of the file that a refcount block counts: a cluster of 2-byte entries
+	)
+	var data, tables int64
+	last := int64(-1)
+	for x, err := range u.Disks[i].Extents() {
+		if err != nil {
+			return 0, failureOf(err)
+		}
+		if x.Kind != disk.Data && x.Kind != disk.Compressed || x.Length == 0 {
+			continue
+		}
+		end := x.Start + x.Length
+		data += (end+block-1)/block*block - x.Start/block*block
+		first := max(x.Start/mapped, last+1) // extents ascend
+		last = max((end-1)/mapped, last)
+		tables += last + 1 - first
+	}
+	tables += 3 + u.Disks[i].Size()/mapped*8/cluster // header, refcount table, L1 table
+	tables += (data+tables*cluster)/counted + 1
+	return data + tables*cluster, nil
+}
+
 // Converted is what a conversion came to.
 type Converted struct {
 	// Digest names the disk by what a guest reads of it (disk.Digest).

@@ -125,20 +125,6 @@ func (u *Upload) Close() error {
 	return errors.Join(errs...)
 }
 
-// StoredBytes is the most that the i-th disk takes when it is kept, in bytes: what of it is not known to be zeros.
-func (u *Upload) StoredBytes(i int) (int64, error) {
-	var n int64
-	for x, err := range u.Disks[i].Extents() {
-		if err != nil {
-			return 0, failureOf(err)
-		}
-		if x.Kind == disk.Data || x.Kind == disk.Compressed {
-			n += x.Length
-		}
-	}
-	return n, nil
-}
-
 // Verify sees that all of the disks is in the files, which may have been cut off on their way, then reads the files whole and
 // holds them against the digests that they bring along; a file without any is taken as it is.
 func (u *Upload) Verify(ctx context.Context) error {
