@@ -175,7 +175,13 @@ func (c *census) claimValue(v storedValue) error {
 // dataCells are the cells that hold a value's data: none, one, or the record, list and segments of long data.
 func (h *Hive) dataCells(v storedValue) ([]uint32, error) {
 	n := int64(v.size &^ resident)
-	if n == 0 || v.size&resident != 0 {
+	if v.size&resident != 0 {
+		if n > 4 {
+			return nil, h.damage("value %#x: %d bytes in place of its offset", v.off, n)
+		}
+		return nil, nil
+	}
+	if n == 0 {
 		return nil, nil
 	}
 	if n > maxValue || n > h.limit {
@@ -186,7 +192,8 @@ func (h *Hive) dataCells(v storedValue) ([]uint32, error) {
 		return nil, err
 	}
 	if n <= segmentSize || h.base.minor < 4 || c.size >= n {
-		return []uint32{v.data}, nil
+		_, err := c.read(0, n, "value's data")
+		return []uint32{v.data}, err
 	}
 	list, err := h.segments(c, n)
 	if err != nil {
@@ -199,6 +206,14 @@ func (h *Hive) dataCells(v storedValue) ([]uint32, error) {
 		return nil, err
 	}
 	for ; len(b) > 0; b = b[4:] {
+		part, err := h.cell(le.Uint32(b), "segment")
+		if err != nil {
+			return nil, err
+		}
+		if _, err := part.read(0, min(segmentSize, n), "segment"); err != nil {
+			return nil, err
+		}
+		n -= segmentSize
 		cells = append(cells, le.Uint32(b))
 	}
 	return cells, nil

@@ -435,6 +435,13 @@ func TestPatchRefusesSharedCells(t *testing.T) {
 			le.PutUint32(s.value("A", "long")[4:], 8)
 			le.PutUint32(s.value("A", "long")[8:], le.Uint32(s.value(`A\B\C`, "text")[8:]))
 		},
+		"5 bytes in the place of an offset": func(s spot) { le.PutUint32(s.value(`A\B\C`, "small")[4:], 0x80000005) },
+		"data longer than its cell":         func(s spot) { le.PutUint32(s.value(`A\B\C`, "text")[4:], segmentSize) },
+		"a segment that is a short cell": func(s spot) {
+			l := s.at(le.Uint32(s.at(le.Uint32(s.value("A", "long")[8:]))[4:]))
+			le.PutUint32(l, le.Uint32(s.value(`A\B\C`, "text")[8:]))
+			le.PutUint32(s.value(`A\B\C`, "text")[4:], resident)
+		},
 		"data that is a key": func(s spot) { le.PutUint32(s.value(`A\B\C`, "text")[8:], s.key("E").off) },
 		"data in the middle of a key": func(s spot) {
 			le.PutUint32(s.value(`A\B\C`, "text")[8:], s.key("E").off+8)
@@ -488,6 +495,10 @@ func FuzzPatch(f *testing.F) {
 		f.Add(b, at, uint32(0xffffffe0), `A\B\C`, "small", []byte("12345"), at%8 == 0)
 	}
 	f.Add(b, math.MaxInt, uint32(0), "E", "", []byte{}, false)
+	// A value that cannot be read, and is to be removed: 5 bytes in the place of an offset, and more than its cell has.
+	size := func(name string) int { return bytes.Index(b, []byte(name)) - valueSize + 4 }
+	f.Add(b, size("small"), uint32(resident|5), `A\B\C`, "small", []byte{}, true)
+	f.Add(b, size("text"), uint32(segmentSize), `A\B\C`, "text", []byte{}, true)
 	f.Fuzz(func(t *testing.T, b []byte, at int, v uint32, path, name string, data []byte, remove bool) {
 		if at >= 0 && at <= len(b)-4 && len(b) >= baseSize {
 			b = bytes.Clone(b)
