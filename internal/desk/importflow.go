@@ -305,6 +305,9 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 		if err != nil {
 			return imported(err)
 		}
+		if made.Resumed > 0 {
+			d.log.Info("a conversion was gone on with", "id", r.ID, "disk", x.Number, "from", made.Resumed, "of", x.SizeBytes)
+		}
 		before += x.SizeBytes
 		err = d.keep(ctx, target, &storedRecord{Digest: made.Digest, SizeBytes: x.SizeBytes}, func(ctx context.Context, tx bun.Tx) error {
 			_, err := tx.NewUpdate().Model(&x).Set("progress = 100").Set("digest = ?", made.Digest).Set("note = ?", leftOut(made)).WherePK().Exec(ctx)

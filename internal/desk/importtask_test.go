@@ -3,6 +3,7 @@ package desk
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -138,4 +139,42 @@ func TestFiltersThatDoNotExist(t *testing.T) {
 	refusal(t, err, "InvalidParameterValue", "'colour'")
 	_, err = f.EC2().DescribeImportImageTasks(t.Context(), &DescribeImportImageTasksInput{Filters: bad})
 	refusal(t, err, "InvalidParameterValue", "'colour'")
+}
+
+// notes are what is said of the disks of all imports: what was left out.
+func (d *Desk) notes(t *testing.T) (notes []string) {
+	t.Helper()
+	if err := d.db.NewSelect().Model((*importedDisk)(nil)).Column("note").Order("task_id", "number").Scan(t.Context(), &notes); err != nil {
+		t.Fatal(err)
+	}
+	return notes
+}
+
+// The service is killed when a disk has been made and nothing is written down of it: what was left out is told all the same.
+func TestWhatWasLeftOutOutlivesACrash(t *testing.T) {
+	s := scenarioOf(t, &importDisk)
+	base, x := s.prepared(t)
+	var told [][]string
+	for _, crashes := range []bool{false, true} {
+		dir := copied(t, base)
+		if crashes {
+			crash{Dir: dir, Flow: importDisk.name, Step: unkept, IDs: x}.happens(t)
+		}
+		host := memory.NewHost()
+		d, err := opened(dir, "", host, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if !crashes {
+			if err := s.trigger(callerContext(), d, x); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.settles(t, d, host, x, s.done)
+		told = append(told, d.notes(t))
+	}
+	if len(told[0]) != 1 || !strings.Contains(told[0][0], "that Windows does not need were left out") || !slices.Equal(told[0], told[1]) {
+		t.Errorf("undisturbed: %q; after the crash: %q", told[0], told[1])
+	}
 }

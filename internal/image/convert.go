@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -22,12 +23,20 @@ const DefaultLayout = "fast"
 // never changes again. Unless all of it is asked for, what a Windows' disk need not have is left out ([LeaveOut]). progress is told the
 // percentage done; an error from it ends the conversion with that error.
 //
-// A conversion that was interrupted is gone on with; one that is done already is only read for its digest. What the
-// upload's file says that cannot be right is a *Failure.
+// A conversion that was interrupted is gone on with; one that is done already is only read, for what it came to: a crash
+// right after it loses nothing of what it tells. What the upload's file says that cannot be right is a *Failure.
 func (u *Upload) Convert(ctx context.Context, i int, target string, form disk.Form, all bool, progress func(percent float64) error) (Converted, error) {
+	var left LeftOut
+	if !all {
+		left = LeaveOut(u.Disks[i], Keep{}, slices.Concat(u.Disks[:i], u.Disks[i+1:])...)
+	}
 	if _, err := os.Stat(target); err == nil {
-		digest, err := DigestFile(ctx, target)
-		return Converted{Digest: digest}, err
+		made := Converted{Kept: left.Kept, Resumed: u.Disks[i].Size()}
+		if made.LeftOut, err = storedWithin(u.Disks[i], left.Ranges); err != nil {
+			return made, failureOf(err)
+		}
+		made.Digest, err = DigestFile(ctx, target)
+		return made, err
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return Converted{}, fmt.Errorf("image: %w", err)
 	}
@@ -37,10 +46,6 @@ func (u *Upload) Convert(ctx context.Context, i int, target string, form disk.Fo
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var left LeftOut
-	if !all {
-		left = LeaveOut(u.Disks[i], Keep{}, slices.Concat(u.Disks[:i], u.Disks[i+1:])...)
-	}
 	done, err := disk.CopyFile(ctx, target, u.Disks[i], disk.CopyOptions{
 		Form: form, Skip: left.Ranges, Digest: true, Durable: true, Resume: true, Checkpoint: fmt.Sprintf("%s disk %d %v", source, i, all),
 		Progress: func(done, size int64) {
@@ -57,7 +62,35 @@ func (u *Upload) Convert(ctx context.Context, i int, target string, form disk.Fo
 	if err := os.Chmod(target, 0o400); err != nil { // an image's bytes never change again
 		return Converted{}, fmt.Errorf("image: %w", err)
 	}
-	return Converted{Digest: digestName(done.Digest), LeftOut: done.Skipped, Kept: left.Kept}, nil
+	return Converted{Digest: digestName(done.Digest), LeftOut: done.Skipped, Kept: left.Kept, Resumed: done.Resumed}, nil
+}
+
+// storedWithin is how many bytes of some ranges a disk stores: what disk.Copied counts as skipped. No ranges: nothing.
+func storedWithin(img disk.Image, ranges iter.Seq2[disk.Range, error]) (n int64, err error) {
+	if ranges == nil {
+		return 0, nil
+	}
+	next, stop := iter.Pull2(img.Extents())
+	defer stop()
+	var x disk.Extent
+	for r, err := range ranges {
+		if err != nil {
+			return 0, err
+		}
+		for {
+			if from, to := max(x.Start, r.Start), min(x.Start+x.Length, r.Start+r.Length); from < to && (x.Kind == disk.Data || x.Kind == disk.Compressed) {
+				n += to - from
+			}
+			if x.Start+x.Length > r.Start+r.Length { // the rest of it may be in the next range
+				break
+			}
+			var ok bool
+			if x, err, ok = next(); err != nil || !ok {
+				return n, err
+			}
+		}
+	}
+	return n, nil
 }
 
 // RoomBytes is the most that the i-th disk takes of a file system when it is kept, in bytes: what of it is not known to be
@@ -93,10 +126,11 @@ func (u *Upload) RoomBytes(i int) (int64, error) {
 type Converted struct {
 	// Digest names the disk by what a guest reads of it (disk.Digest).
 	Digest string
-	// LeftOut is how many bytes that the source stores were left out; Kept says of volumes of which nothing was, why. They are
-	// not known of a conversion that was done by an earlier call.
+	// LeftOut is how many bytes that the source stores were left out; Kept says of volumes of which nothing was, why.
 	LeftOut int64
 	Kept    []string
+	// Resumed is the byte of the disk from which on an earlier call's conversion was gone on with; 0: it is all new.
+	Resumed int64
 }
 
 // digestName is how a digest is written where it names a disk.
