@@ -20,7 +20,7 @@ var floors = [][]string{
 	{"cmd/berth", "cmd/berth-checker"},
 	{"internal/desk"},
 	{"internal/image"},
-	{"internal/check", "internal/check/report", "internal/guest", "internal/gateway", "internal/console", "internal/phony"},
+	{"internal/check", "internal/check/report", "internal/guest", "internal/gateway", "internal/console", "internal/phony", "internal/phony/phonytest"},
 	{"internal/windows", "internal/windows/offline", "internal/windows/live", "internal/windows/registry", "internal/windows/ntfs", "internal/compute", "internal/compute/qemu", "internal/compute/memory", "internal/compute/computetest"},
 	{"internal/disk", "internal/directory", "internal/directory/builtin", "internal/awsapi", "internal/awsapi/modelgen", "internal/s3", "internal/store", "internal/store/storetest", "testdata/machines", "testdata/hostile"},
 	{"internal/inflate"},

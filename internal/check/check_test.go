@@ -101,7 +101,7 @@ type testCase struct {
 }
 
 // cases are the machines of every group of checks.
-var cases = slices.Concat(machineCases, protectionCases, membershipCases, servicingCases, licenceCases, sysprepCases, packageCases, bootCases, driveCases)
+var cases = slices.Concat(machineCases, protectionCases, membershipCases, servicingCases, licenceCases, sysprepCases, packageCases, bootCases, driveCases, userCases)
 
 var machineCases = []testCase{
 	{"1803", build10("17134", "Professional"), Options{}, "OSNotSupported", Pass, "Windows 10 version 1803 (build 17134)"},

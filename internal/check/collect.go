@@ -37,7 +37,7 @@ func Collect(ctx context.Context, sys windows.System) *Facts {
 func CollectEach(ctx context.Context, sys windows.System, each func(*Facts)) *Facts {
 	r := &reader{sys: sys}
 	f := &Facts{}
-	for _, read := range []func(*Facts){r.identity, r.software, r.protection, r.membership, r.account, r.settings, r.servicing, r.licence,
+	for _, read := range []func(*Facts){r.identity, r.software, r.users, r.protection, r.membership, r.account, r.settings, r.servicing, r.licence,
 		r.sysprep, r.newUsers, r.packages, r.network, r.boot, r.machine, r.drives} {
 		if ctx.Err() != nil {
 			break
@@ -182,8 +182,8 @@ const uninstall = `Microsoft\Windows\CurrentVersion\Uninstall`
 // software reads what is installed.
 func (r *reader) software(f *Facts) {
 	f.PowerShellVersion = r.powerShell()
-	f.Programs = r.programs(uninstall)
-	f.Programs32 = r.programs(`WOW6432Node\` + uninstall)
+	f.Programs = r.programs(uninstall, always, newRoom())
+	f.Programs32 = r.programs(`WOW6432Node\`+uninstall, always, newRoom())
 	if f.Architecture.OK() && strings.EqualFold(f.Architecture.Value, "x86") {
 		f.Programs32 = read([]Program(nil), said("a 32-bit Windows has one list of programs"))
 	}
@@ -207,15 +207,30 @@ func (r *reader) powerShell() Known[string] {
 	return older
 }
 
-func (r *reader) programs(p string) Known[[]Program] {
-	at := r.at(windows.Software, p)
-	k, names, err := r.subkeys(windows.Software, p, maxPrograms)
+// room is what is left of what may be held of lists of programs: entries, and bytes of their names.
+type room struct{ programs, text int }
+
+func newRoom() *room { return &room{maxPrograms, maxProgramText} }
+
+// programs reads an Uninstall list of SOFTWARE, or of a user's hive where this is its reader; need says what it means that there is none.
+func (r *reader) programs(p string, n need, left *room) Known[[]Program] {
+	h := windows.Software
+	if r.file != "" {
+		h = userHive
+	}
+	at := r.at(h, p)
+	if n == optional {
+		if _, err := r.open(h, p); errors.Is(err, fs.ErrNotExist) {
+			return read([]Program(nil), at.plus(" is absent"))
+		}
+	}
+	k, names, err := r.subkeys(h, p, left.programs)
 	if err != nil {
 		return unread[[]Program](at, why(err))
 	}
+	left.programs -= len(names)
 	at = at.of(k)
 	list := make([]Program, 0, len(names))
-	kept := 0
 	for _, name := range names {
 		sub, err := k.Open(name)
 		if err != nil {
@@ -225,7 +240,7 @@ func (r *reader) programs(p string) Known[[]Program] {
 		if !display.OK() {
 			return likewise[[]Program](display)
 		}
-		if kept += len(name) + len(display.Value) + display.From[0].size(); kept > maxProgramText {
+		if left.text -= len(name) + len(display.Value) + display.From[0].size(); left.text < 0 {
 			return unread[[]Program](at, fmt.Sprintf("the names of its programs take more than %d MiB", maxProgramText>>20))
 		}
 		list = append(list, Program{Key: name, Name: display.Value, From: display.From[0]})

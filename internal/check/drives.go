@@ -1,8 +1,10 @@
 package check
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"berth/internal/windows"
@@ -14,9 +16,9 @@ var driveChecks = []Check{
 		Code: "AdditionalDrivesAttached", ReportAs: "AdditionalDrivesAttached", Level: Fail, DecidedIn: OnDisk,
 		Title:      "C: is the machine's only drive",
 		Source:     "facts §4.2",
-		Evaluation: "There must be no volume beside C: but boot, reserved and recovery partitions, no other disk, and no CD, removable or network drive. A CD drive with nothing in it, in the export, is a warning.",
+		Evaluation: "There must be no volume beside C: but boot, reserved and recovery partitions, no other disk, and no CD, removable or network drive, nor one that a user has in the key Network of NTUSER.DAT, in every profile of ProfileList. A CD drive with nothing in it, in the export, is a warning.",
 		Remedy: steps(
-			"Take CD drives, USB drives and further disks out of the virtual machine: Edit Settings > the device > Remove. A network drive:",
+			"Take CD drives, USB drives and further disks out of the virtual machine: Edit Settings > the device > Remove. A network drive, signed in as the user who has it and not as an administrator, who does not see it:",
 			"  net use * /delete",
 			"A second volume on the same disk: move what is on it to C: and delete it (diskmgmt.msc)."),
 		judge: judgeDrives,
@@ -117,8 +119,9 @@ func others(list []windows.Disk) (volumes, unclear []string) {
 }
 
 func judgeDrives(f *Facts, _ Params) Verdict {
-	on := []fact{f.Disks, f.Drives}
+	on := []fact{f.Disks, f.Drives, f.MappedDrives}
 	found, unclear := others(f.Disks.Value)
+	var seen []Evidence
 	for i, d := range f.Disks.Value {
 		if i > 0 && len(d.Partitions) == 0 {
 			found = append(found, diskName(i, d))
@@ -139,8 +142,15 @@ func judgeDrives(f *Facts, _ Params) Verdict {
 			found = append(found, name)
 		}
 	}
+	for _, d := range f.MappedDrives.Value {
+		// Of who is signed in, Windows tells by itself.
+		if !slices.ContainsFunc(f.Drives.Value, func(have windows.Drive) bool { return strings.EqualFold(have.Letter, d.Letter) }) {
+			found = append(found, "network drive "+d.Letter+" of "+d.User+" ("+cmp.Or(d.Share, "a share that is not named")+")")
+			seen = few(seen, d.From)
+		}
+	}
 	if len(found) > 0 {
-		return unmet("There are drives beside C:: "+names(found)+".", on...)
+		return unmet("There are drives beside C:: "+names(found)+".", on...).saw(seen)
 	}
 	if v, no := missing(on...); no {
 		return v

@@ -17,7 +17,7 @@ type Evidence struct {
 	Text string `json:"text"`
 
 	// Hive and Key name a registry key, Key below the hive's root with the control set in use ("ControlSet001"). Value names a
-	// value in it, "(Default)" the nameless one; empty where the key itself is the evidence.
+	// value in it, "(Default)" the nameless one; empty where the key itself is the evidence. The hive of a user is "NTUSER", and File tells whose.
 	Hive  windows.Hive `json:"hive,omitempty"`
 	Key   string       `json:"key,omitempty"`
 	Value string       `json:"value,omitempty"`
@@ -30,7 +30,7 @@ type Evidence struct {
 	// "damaged: ...", "missing", "unreadable: ...", or "in use" by a Windows that runs.
 	HiveState string `json:"hiveState,omitempty"`
 
-	// File is a path on C:, "C:/hiberfil.sys".
+	// File is a path on C:, "C:/hiberfil.sys"; of a user's hive it is where that lies.
 	File string `json:"file,omitempty"`
 
 	// Disk is the disk ("disk 0"), Structure what was read of it ("MBR partition table", "$Bitmap"), Offset where that begins on
@@ -152,7 +152,12 @@ func (r *reader) at(h windows.Hive, path string) Evidence {
 		path = r.controlSet + `\` + rest
 	}
 	path = printable(path)
-	return Evidence{Text: string(h) + `\` + path, Hive: h, Key: path, HiveState: r.hiveState(h)}
+	e := Evidence{Text: string(h) + `\` + path, Hive: h, Key: path, HiveState: r.hiveState(h)}
+	if r.file != "" {
+		e.File = inFile(r.file).File
+		e.Text = e.File + `\` + path
+	}
+	return e
 }
 
 // hiveState is Evidence.HiveState. What is damaged is found out by and by, so that the state is asked for each time; its text is kept.

@@ -1,52 +1,30 @@
 package check_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"math/bits"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"berth/internal/check"
-	"berth/internal/disk"
 	"berth/internal/phony"
+	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
 	"berth/internal/windows/offline"
+	"berth/internal/windows/registry"
 )
-
-// open makes a raw disk of a machine and opens it.
-func open(t *testing.T, name string) (*offline.System, string) {
-	t.Helper()
-	m, err := phony.Load(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "disk.raw")
-	if err := m.WriteRaw(t.Context(), file); err != nil {
-		t.Fatal(err)
-	}
-	env, err := disk.OpenFile(file, disk.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = env.Close() })
-	systems, err := offline.Open(env)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return systems[0], file
-}
 
 // TestEvidence looks up every piece of evidence again where it says that it was read.
 func TestEvidence(t *testing.T) {
-	for _, name := range []string{phony.Base, "win11-24h2-enterprise", "firewall-enabled", "dhcp-disabled"} {
+	for _, name := range []string{phony.Base, "win11-24h2-enterprise", "firewall-enabled", "dhcp-disabled", "network-drive-of-a-user", "software-of-a-user", "default-profile-customized"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sys, _ := open(t, name)
+			sys, _ := phonytest.Open(t, phonytest.Load(t, name))
 			rep := check.Run(check.Collect(t.Context(), sys), check.Options{})
 			for _, f := range rep.Findings {
 				placed := 0
@@ -55,8 +33,10 @@ func TestEvidence(t *testing.T) {
 						t.Errorf("%s: text %q", f.Code, e.Text)
 					}
 					switch {
+					case e.Hive == "NTUSER":
+						inUsersRegistry(t, sys, f.Code, e)
 					case e.Hive != "":
-						inRegistry(t, sys, f.Code, e)
+						inRegistry(t, sys, f.Code, e, sys.Open)
 					case e.File != "":
 						onVolume(t, sys, f.Code, e)
 					case e.Disk != "":
@@ -75,15 +55,47 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
-func inRegistry(t *testing.T, sys *offline.System, code string, e check.Evidence) {
+// inUsersRegistry looks the evidence up in the file that it names.
+func inUsersRegistry(t *testing.T, sys *offline.System, code string, e check.Evidence) {
+	t.Helper()
+	onVolume(t, sys, code, check.Evidence{Text: e.File, File: e.File})
+	b, err := fs.ReadFile(sys.Files(), strings.TrimPrefix(e.File, "C:/"))
+	if err != nil {
+		t.Errorf("%s: %s: %v", code, e.Text, err)
+		return
+	}
+	hive, err := registry.Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Errorf("%s: %s: %v", code, e.Text, err)
+		return
+	}
+	root, err := hive.Root()
+	if err != nil {
+		t.Errorf("%s: %s: %v", code, e.Text, err)
+		return
+	}
+	if !strings.Contains(e.Text, e.File) {
+		t.Errorf("%s: %q does not name %s", code, e.Text, e.File)
+	}
+	if e.Key == "" { // the whole hive was looked through
+		return
+	}
+	inRegistry(t, sys, code, e, func(_ windows.Hive, path string) (windows.Key, error) { return root.Open(path) })
+}
+
+func inRegistry(t *testing.T, sys *offline.System, code string, e check.Evidence, open func(windows.Hive, string) (windows.Key, error)) {
 	t.Helper()
 	if e.HiveState != "clean" {
 		t.Errorf("%s: %s: the hive is %q", code, e.Text, e.HiveState)
 	}
-	if !strings.HasPrefix(e.Text, string(e.Hive)+`\`) && !strings.Contains(e.Text, string(e.Hive)+`\`+e.Key) {
-		t.Errorf("%s: %q does not name %s\\%s", code, e.Text, e.Hive, e.Key)
+	place := string(e.Hive)
+	if e.File != "" {
+		place = e.File
 	}
-	k, err := sys.Open(e.Hive, e.Key)
+	if !strings.Contains(e.Text, place+`\`+e.Key) {
+		t.Errorf("%s: %q does not name %s\\%s", code, e.Text, place, e.Key)
+	}
+	k, err := open(e.Hive, e.Key)
 	if errors.Is(err, fs.ErrNotExist) {
 		if !e.LastWrite.IsZero() || e.Type != "" {
 			t.Errorf("%s: %s: there is no such key", code, e.Text)
@@ -139,7 +151,7 @@ func onDisk(t *testing.T, sys *offline.System, code string, e check.Evidence) {
 
 // TestEvidenceOfSpace counts the free clusters where the evidence says that they were counted.
 func TestEvidenceOfSpace(t *testing.T) {
-	sys, file := open(t, phony.Base)
+	sys, file := phonytest.Open(t, phonytest.Load(t, phony.Base))
 	rep := check.Run(check.Collect(t.Context(), sys), check.Options{})
 	var volume *windows.Volume
 	var part int

@@ -41,6 +41,9 @@ type Facts struct {
 	// Programs and Programs32 are what the native and the 32-bit Uninstall list hold.
 	Programs   Known[[]Program]
 	Programs32 Known[[]Program]
+	// UserPrograms are those of users' own Uninstall lists, MappedDrives the network drives that come back when they sign in.
+	UserPrograms Known[[]Program]
+	MappedDrives Known[[]MappedDrive]
 	// OfficeClickToRun holds the product ids of Office Click-to-Run ("O365ProPlusRetail"); empty when there is none.
 	OfficeClickToRun Known[[]string]
 	// GuestTools are the services of hypervisors' guest tools.
@@ -162,7 +165,16 @@ type Facts struct {
 type Program struct {
 	Key  string   // the key's name: a product code or a word
 	Name string   // DisplayName; empty where the entry has none
+	User string   // whose own it is, by the name of the profile's folder; empty: all users'
 	From Evidence // where the name was read, or that there is none
+}
+
+// MappedDrive is a network drive that a user has.
+type MappedDrive struct {
+	User   string // by the name of the profile's folder
+	Letter string // "Z:"
+	Share  string // \\server\share; may be empty
+	From   Evidence
 }
 
 // AntiVirus is a registered anti-virus program.

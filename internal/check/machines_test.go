@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
 
 	"berth/internal/check"
-	"berth/internal/disk"
 	"berth/internal/phony"
+	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
 	"berth/internal/windows/offline"
 )
@@ -27,20 +26,8 @@ func TestMachines(t *testing.T) {
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m, err := phony.Load(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join(t.TempDir(), "disk.raw")
-			if err := m.WriteRaw(t.Context(), file); err != nil {
-				t.Fatal(err)
-			}
-			env, err := disk.OpenFile(file, disk.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = env.Close() }()
-			env.Hardware.CDROMs = m.Hardware.CDROMs // a raw disk comes without a descriptor that tells
+			m := phonytest.Load(t, name)
+			env, _ := phonytest.Disk(t, m)
 			systems, err := offline.Open(env)
 			if m.Refused != "" {
 				var encrypted *offline.EncryptedError
@@ -189,10 +176,7 @@ func TestMachinesCoverTable(t *testing.T) {
 	}
 	failed := map[string]bool{}
 	for _, name := range names {
-		m, err := phony.Load(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := phonytest.Load(t, name)
 		for _, findings := range []map[string]string{m.Findings, m.LiveFindings} {
 			for code, outcome := range findings {
 				if outcome == string(check.Fail) || outcome == string(check.Warn) {

@@ -3,13 +3,12 @@ package check
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"berth/internal/windows"
-	"berth/internal/windows/registry"
 )
 
 // defaultProfileChecks is the check on the profile that new users get. What Windows itself puts into it is not written down anywhere,
@@ -92,140 +91,85 @@ func (r *reader) profileFiles() Known[[]string] {
 // profileSettings looks for settings in the default profile's hive that Windows does not make there. The hive is no hive of the machine:
 // it lies in a file that nobody has open, running or not.
 func (r *reader) profileSettings() Known[[]string] {
-	at := inFile(defaultHive)
-	hive, done, err := r.userHive(defaultHive)
+	u, done, err := r.user("", defaultHive)
 	defer done()
-	if err != nil {
-		return unread[[]string](at, why(err))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.New("the file, which every Windows has, is missing")
 	}
-	root, err := hive.Root()
 	if err != nil {
-		return unread[[]string](at, why(err))
+		return unread[[]string](u.hiveEvidence(), why(err))
 	}
 	var t traces
 	// names lists subkeys, or values, but those that Windows makes.
-	names := func(key string, list func(windows.Key) ([]string, error), sign string, but ...string) {
-		here := at.plus(`: ` + key)
-		k, err := root.Open(key)
+	names := func(key string, values bool, sign string, but ...string) {
+		at := u.at(userHive, key)
+		k, err := u.open(userHive, key)
 		if errors.Is(err, fs.ErrNotExist) {
 			return
 		}
 		var found []string
 		if err == nil {
-			found, err = list(k)
+			at = at.of(k)
+			if values {
+				found, err = k.Values()
+			} else {
+				found, err = k.Subkeys()
+			}
 		}
 		if err == nil && len(found) > maxProfileFiles {
 			err = fmt.Errorf("it has %d entries, more than the %d that are read", len(found), maxProfileFiles)
 		}
 		if err != nil {
-			t.add("", unread[bool](here, why(err)))
+			t.add("", unread[bool](at, why(err)))
 			return
 		}
 		for _, name := range found {
-			ours := true
-			for _, b := range but {
-				ours = ours && !strings.EqualFold(name, b)
+			if slices.ContainsFunc(but, func(b string) bool { return strings.EqualFold(name, b) }) {
+				continue
 			}
-			if ours {
-				t.add(sign+" "+name, read(true, here.plus(`\`+printable(name)+" is there")))
+			if values {
+				t.add(sign+" "+name, valueOf(u, k, at, name, always, true, isThere))
+				continue
 			}
+			here := at.below(name)
+			if sub, err := k.Open(name); err == nil {
+				here = here.of(sub)
+			}
+			t.add(sign+" "+name, read(true, here.plus(" is there")))
 		}
 	}
-	subkeys, values := windows.Key.Subkeys, windows.Key.Values
-	names(`Software\Microsoft\Windows\CurrentVersion\Run`, values, "start of", "OneDriveSetup")
-	names(`Software\Policies`, subkeys, "policies of", "Microsoft", "Power")
-	names(`Software\Policies\Microsoft`, subkeys, "policies for", "SystemCertificates", "Windows")
-	names(`Software\Policies\Microsoft\Windows`, subkeys, "policies for Windows,", "CurrentVersion", "CloudContent", "DataCollection")
-	names(`Network`, subkeys, "network drive")
-	t.add("wallpaper", r.wallpaper(root, at))
-	if st := hive.State(); st.Damaged != "" { // absence proves nothing
-		t.add("", unread[bool](at, "the hive is damaged: "+printable(st.Damaged)))
+	names(`Software\Microsoft\Windows\CurrentVersion\Run`, true, "start of", "OneDriveSetup")
+	names(`Software\Policies`, false, "policies of", "Microsoft", "Power")
+	names(`Software\Policies\Microsoft`, false, "policies for", "SystemCertificates", "Windows")
+	names(`Software\Policies\Microsoft\Windows`, false, "policies for Windows,", "CurrentVersion", "CloudContent", "DataCollection")
+	names(`Network`, false, "network drive")
+	t.add("wallpaper", u.wallpaper())
+	if st := u.sys.Hive(userHive); st.Damaged != "" { // absence proves nothing
+		t.add("", unread[bool](u.hiveEvidence(), "the hive is damaged: "+printable(st.Damaged)))
 	}
 	if k := t.known(); !k.OK() || len(k.Value) > 0 {
 		return k
 	}
-	return read([]string(nil), at.plus(" has no program that starts with users, no policy, no wallpaper and no network drive but Windows's own"))
+	return read([]string(nil), u.hiveEvidence().plus(" has no program that starts with users, no policy, no wallpaper and no network drive but Windows's own"))
+}
+
+// isThere decodes a value whose being there is the fact.
+func isThere(v windows.Value) (bool, string, error) {
+	_, shown, err := text(v)
+	if err != nil {
+		shown = fmt.Sprintf("%d bytes", len(v.Data))
+	}
+	return true, shown, nil
 }
 
 // wallpaper tells whether new users get another wallpaper than Windows's.
-func (r *reader) wallpaper(root windows.Key, at Evidence) Known[bool] {
-	at = at.plus(`: Control Panel\Desktop\Wallpaper`)
-	k, err := root.Open(`Control Panel\Desktop`)
-	var v windows.Value
-	if err == nil {
-		v, err = k.Value("Wallpaper")
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return read(false, at.plus(" is absent"))
-	case err != nil:
-		return unread[bool](at, why(err))
-	}
-	s, shown, err := text(v)
-	if err != nil {
-		return unread[bool](at, why(err))
-	}
-	low := strings.ToLower(s)
-	own := low == "" || strings.HasPrefix(low, `c:\windows\web\`) || strings.HasPrefix(low, `%systemroot%\web\`) || strings.HasPrefix(low, `%windir%\web\`)
-	return read(!own, at.plus(" = "+shown))
-}
-
-// userHive opens a user's hive with its logs; done closes their files, which a running Windows must not find in use. A hive that is
-// out of date is an error.
-func (r *reader) userHive(name string) (hive *registry.Hive, done func(), err error) {
-	var files []fs.File
-	done = func() {
-		for _, f := range files {
-			_ = f.Close() // only read
-		}
-	}
-	open := func(name string) (registry.Log, error) {
-		l := registry.Log{Name: path.Base(name)}
-		file, err := r.sys.Files().Open(name)
-		if err != nil {
-			return l, err
-		}
-		files = append(files, file)
-		info, err := file.Stat()
-		if err != nil {
-			return l, err
-		}
-		l.Size = info.Size()
-		var ok bool
-		if l.R, ok = file.(io.ReaderAt); !ok {
-			return l, fmt.Errorf("%s is not a file", name)
-		}
-		return l, nil
-	}
-	file, err := open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, done, errors.New("the file, which every Windows has, is missing")
-	}
-	if err != nil {
-		return nil, done, err
-	}
-	var logs []registry.Log
-	for _, suffix := range []string{".LOG1", ".LOG2"} {
-		log, err := open(name + suffix)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, done, err
-		}
-		logs = append(logs, log)
-	}
-	hive, err = registry.Open(file.R, file.Size, logs...)
-	if err != nil {
-		return nil, done, err
-	}
-	if st := hive.State(); st.Stale {
-		return nil, done, errors.New("the hive is out of date: " + printable(st.Why))
-	}
-	if st := hive.State(); st.Cut {
-		return nil, done, errors.New("the hive is cut off: " + printable(st.Damaged))
-	}
-	return hive, done, nil
+func (r *reader) wallpaper() Known[bool] {
+	return value(r, userHive, `Control Panel\Desktop`, "Wallpaper", optional, false, func(v windows.Value) (bool, string, error) {
+		s, shown, err := text(v)
+		low := strings.ToLower(s)
+		own := low == "" || strings.HasPrefix(low, `c:\windows\web\`) || strings.HasPrefix(low, `%systemroot%\web\`) || strings.HasPrefix(low, `%windir%\web\`)
+		return !own, shown, err
+	})
 }
 
 func judgeDefaultProfile(f *Facts, p Params) Verdict {

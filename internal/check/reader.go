@@ -16,6 +16,8 @@ type reader struct {
 	// running: the System is a Windows that runs.
 	running bool
 	states  map[windows.Hive]hiveText
+	// file is where the hive of a user lies, of whose registry this is the reader: a path on C: with slashes; else empty.
+	file string
 }
 
 // currentControlSet begins the paths that follow Select\Current; see [windows.System].

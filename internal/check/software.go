@@ -52,8 +52,8 @@ var softwareChecks = []Check{
 		Title:      "Nothing is installed beyond what comes with Windows",
 		Source:     "document, Requirements; facts §4.3",
 		Applies:    "before the export; ingestion does not refuse an image for it",
-		Evaluation: "Either list of programs may name only what comes with Windows, what Windows Update and Amazon's agents bring, and what the profile allows. Entries without a DisplayName are not shown to people and do not count, nor does what has a check of its own.",
-		Remedy:     "Uninstall the programs named above: Settings > Apps > Apps & features. Install them again in a custom image, made of a WorkSpace. What you want to keep can be allowed in a profile of your own (allowedPrograms).",
+		Evaluation: "Either list of programs of the machine, and those that users have of their own (in the NTUSER.DAT of every profile of ProfileList), may name only what comes with Windows, what Windows Update and Amazon's agents bring, and what the profile allows. Entries without a DisplayName are not shown to people and do not count, nor does what has a check of its own.",
+		Remedy:     "Uninstall the programs named above: Settings > Apps > Apps & features. What a user has alone is listed there when that user is signed in; if nobody needs the account, delete its profile instead: sysdm.cpl > Advanced > User Profiles > Settings. Install the programs again in a custom image, made of a WorkSpace. What you want to keep can be allowed in a profile of your own (allowedPrograms).",
 		judge:      judgeSoftware,
 	},
 }
@@ -255,7 +255,7 @@ var withWindows = []string{
 }
 
 func judgeSoftware(f *Facts, p Params) Verdict {
-	on := []fact{f.Programs, f.Programs32}
+	on := []fact{f.Programs, f.Programs32, f.UserPrograms}
 	if p.Ingestion {
 		return notRefused(on...)
 	}
@@ -266,16 +266,21 @@ func judgeSoftware(f *Facts, p Params) Verdict {
 	var found []string
 	var seen []Evidence
 	counted := map[string]bool{}
-	for _, list := range []Known[[]Program]{f.Programs, f.Programs32} {
+	for _, list := range []Known[[]Program]{f.Programs, f.Programs32, f.UserPrograms} {
 		for _, prog := range list.Value {
-			// Without a name it is not shown to people: parts of Windows have such entries. Office, guest tools and PCoIP have checks of their own.
-			if prog.Name == "" || counted[prog.Name] || isOffice(prog, f.OfficeClickToRun.Value) || isPCoIP(prog) || isGuestTools(prog) {
+			// Without a name it is not shown to people: parts of Windows have such entries. Office, guest tools and PCoIP have checks of their own,
+			// which look at what is there for all users.
+			shown := prog.Name
+			if prog.User != "" {
+				shown += " (of " + prog.User + ")"
+			}
+			if prog.Name == "" || counted[shown] || prog.User == "" && (isOffice(prog, f.OfficeClickToRun.Value) || isPCoIP(prog) || isGuestTools(prog)) {
 				continue
 			}
-			counted[prog.Name] = true
+			counted[shown] = true
 			name := strings.ToLower(prog.Name)
 			if !slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
-				found, seen = append(found, prog.Name), few(seen, prog.From)
+				found, seen = append(found, shown), few(seen, prog.From)
 			}
 		}
 	}
@@ -285,7 +290,7 @@ func judgeSoftware(f *Facts, p Params) Verdict {
 	if v, no := missing(on...); no {
 		return v
 	}
-	return pass("No program is installed for all users that does not come with Windows.", on...)
+	return pass("No program is installed that does not come with Windows, for all users or for one.", on...)
 }
 
 // isOffice tells Office's entries by their key: Windows Installer's have Office's code, those of Click-to-Run begin with a product's id and go

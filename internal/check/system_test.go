@@ -183,6 +183,9 @@ func named(name string) Profile {
 	return p
 }
 
+// joeSID is who has the profile C:\Users\Joe.
+const joeSID = "S-1-5-21-1760460187-1592185332-161725925-1001"
+
 // fitText is a machine that the document would take.
 const fitText = `Windows Registry Editor Version 5.00
 
@@ -243,6 +246,10 @@ const fitText = `Windows Registry Editor Version 5.00
 "EditionID"="Enterprise"
 [SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon]
 "AutoAdminLogon"="0"
+[SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList\S-1-5-18]
+"ProfileImagePath"="%systemroot%\\system32\\config\\systemprofile"
+[SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList\` + joeSID + `]
+"ProfileImagePath"="C:\\Users\\Joe"
 [SOFTWARE\Microsoft\PowerShell\1\PowerShellEngine]
 "PowerShellVersion"="2.0"
 [SOFTWARE\Microsoft\PowerShell\3\PowerShellEngine]
@@ -296,6 +303,7 @@ func fit(t testing.TB) *memory {
 		"Users/Default/Desktop/desktop.ini":                   {Data: []byte("[.ShellClassInfo]")},
 	}}
 	m.setUser(t, "")
+	m.setProfile(t, "Joe", `[NTUSER\Software\Microsoft\Windows\CurrentVersion\Uninstall\OneDriveSetup.exe]`+"\n"+`"DisplayName"="Microsoft OneDrive"`)
 	m.setAccount("workspaces_byol", byolRID, 0x0210, true)
 	const systemReserved, size = 549 << 20, 60 << 30
 	m.machine = windows.Machine{Firmware: "bios", Installations: 1, Disks: []windows.Disk{{
@@ -368,11 +376,26 @@ func (m *memory) setUser(t testing.TB, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := registry.Build(root.Key("NTUSER"), registry.BuildOptions{})
+	m.files[defaultHive] = &fstest.MapFile{Data: userFile(t, root)}
+}
+
+// setProfile gives the machine the registry of a user, of that text.
+func (m *memory) setProfile(t testing.TB, name, text string) {
+	t.Helper()
+	root, err := registry.Parse("[NTUSER\\Environment]\n" + text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.files[defaultHive] = &fstest.MapFile{Data: b}
+	m.files["Users/"+name+"/NTUSER.DAT"] = &fstest.MapFile{Data: userFile(t, root)}
+}
+
+func userFile(t testing.TB, root *registry.Node) []byte {
+	t.Helper()
+	b, err := registry.Build(root.Key("NTUSER"), registry.BuildOptions{LastWrite: time.Date(2020, 10, 5, 16, 20, 7, 0, time.UTC)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // setAccount makes the SAM hive hold Administrator and one more account.

@@ -298,6 +298,8 @@ func (m *Machine) trees() (map[string]*node, error) {
 			}
 		case "NTUSER":
 			path = "Users/Default/NTUSER.DAT"
+		case "NTUSER " + strings.TrimPrefix(h.Name, "NTUSER "):
+			path = "Users/" + strings.TrimPrefix(h.Name, "NTUSER ") + "/NTUSER.DAT"
 		case string(windows.SystemHive), string(windows.Software), string(windows.SAM), string(windows.Security), string(windows.Default):
 		default:
 			return nil, fmt.Errorf("registry: no hive %s", h.Name)

@@ -42,7 +42,7 @@ type Machine struct {
 	// SID is the machine's own identifier, "S-1-5-21-...": the accounts' SIDs are this and their RID.
 	SID      string
 	Accounts []Account
-	// Registry has a key for each hive, as registry.Parse makes it; NTUSER is the default user's hive.
+	// Registry has a key for each hive, as registry.Parse makes it; NTUSER is the default user's hive, "NTUSER Joe" that of C:\Users\Joe.
 	Registry *registry.Node
 	Hardware Hardware
 	// Guest is what the machine answers while it runs; nil where its text has no section live.

@@ -17,7 +17,8 @@ import (
 	"unicode/utf16"
 )
 
-// Hive names a registry hive of the machine.
+// Hive names a registry hive of the machine. A running Windows also has the hive of everybody who is signed in, by their SID
+// ("S-1-5-21-..."), which is the key below HKEY_USERS; of who is not, NTUSER.DAT in their profile is a file like others.
 type Hive string
 
 const (

@@ -1,37 +1,19 @@
 package report
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"berth/internal/check"
-	"berth/internal/disk"
 	"berth/internal/phony"
-	"berth/internal/windows/offline"
+	"berth/internal/phony/phonytest"
 )
 
 // TestMachines writes what the checks really say, of every row of the table, in every way: within the width, and whole.
 func TestMachines(t *testing.T) {
 	for _, name := range []string{phony.Base, "auto-logon-enabled", "dhcp-disabled"} {
-		m, err := phony.Load(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file := filepath.Join(t.TempDir(), "disk.raw")
-		if err := m.WriteRaw(t.Context(), file); err != nil {
-			t.Fatal(err)
-		}
-		env, err := disk.OpenFile(file, disk.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = env.Close() }()
-		systems, err := offline.Open(env)
-		if err != nil {
-			t.Fatal(err)
-		}
-		facts := check.Collect(t.Context(), systems[0])
+		sys, _ := phonytest.Open(t, phonytest.Load(t, name))
+		facts := check.Collect(t.Context(), sys)
 		for _, profile := range check.Profiles() {
 			r := check.Run(facts, check.Options{Profile: profile})
 			for _, width := range []int{60, 80, 120} {

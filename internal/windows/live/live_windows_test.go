@@ -115,6 +115,39 @@ func TestBackup(t *testing.T) {
 	}
 }
 
+// TestSignedIn: the registry of who is signed in is a hive by their SID; one of who is not is surely not there.
+func TestSignedIn(t *testing.T) {
+	s := here(t)
+	sids, err := registry.USERS.ReadSubKeyNames(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, sid := range sids {
+		if !strings.HasPrefix(sid, "S-1-5-21-") || strings.HasSuffix(sid, "_Classes") {
+			continue
+		}
+		seen++
+		if err := s.Hive(windows.Hive(sid)).Err; err != nil {
+			t.Errorf("%s: %v", sid, err)
+		}
+		if k, err := s.Open(windows.Hive(sid), "Environment"); err != nil || k.Name() != "Environment" {
+			t.Errorf("%s: %v, %v", sid, k, err)
+		}
+	}
+	if seen == 0 {
+		t.Errorf("nobody is signed in: %q", sids)
+	}
+	for _, none := range []windows.Hive{"S-1-5-21-1-2-3-4", `S-1-5-21-1-2-3-4\Software`} {
+		if err := s.Hive(none).Err; err == nil || errors.Is(err, fs.ErrNotExist) != (none == "S-1-5-21-1-2-3-4") {
+			t.Errorf("%s: %v", none, err)
+		}
+		if _, err := s.Open(none, "Environment"); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a key of %s: %v", none, err)
+		}
+	}
+}
+
 // TestMissingHive: a hive that is not there makes none of its keys absent.
 func TestMissingHive(t *testing.T) {
 	s := here(t)

@@ -82,6 +82,9 @@ func (s *System) Hive(name windows.Hive) windows.HiveState {
 // root opens and closes a hive's root key.
 func (s *System) root(name windows.Hive) (*key, error) {
 	at, ok := hives[name]
+	if !ok && strings.HasPrefix(string(name), "S-1-") && !strings.Contains(string(name), `\`) { // who is signed in
+		at, ok = root{registry.USERS, string(name)}, true
+	}
 	if !ok {
 		return nil, fmt.Errorf("hive %q is not one of a machine's", name)
 	}

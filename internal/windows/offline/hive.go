@@ -103,11 +103,12 @@ func (h *hive) state() windows.HiveState {
 	return windows.HiveState{Dirty: s.Dirty, Replayed: s.Entries, Stale: s.Stale, Why: s.Why, Damaged: s.Damaged, Cut: s.Cut}
 }
 
-// Hive tells how far a hive can be trusted. Err is fs.ErrNotExist (wrapped) if its file surely is missing.
+// Hive tells how far a hive can be trusted. Err is fs.ErrNotExist (wrapped) if its file surely is missing, or the name is of no hive of a
+// powered-off machine's: nobody is signed in.
 func (s *System) Hive(name windows.Hive) windows.HiveState {
 	h, ok := s.hives[name]
 	if !ok {
-		return windows.HiveState{Err: fmt.Errorf("hive %q is not one of a machine's", name)}
+		return windows.HiveState{Err: fmt.Errorf("hive %q is not one of a machine's: %w", name, fs.ErrNotExist)}
 	}
 	return h.state()
 }
