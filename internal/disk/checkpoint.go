@@ -25,6 +25,10 @@ type checkpoint struct {
 // checkpointLimit bounds the file, in bytes: a QCOW2 of 16 TiB has 600 KiB of tables in it.
 const checkpointLimit = 16 << 20
 
+// checkpointVersion tells checkpoints apart of programs that would go on otherwise: it changes with the checkpoint, with the
+// forms that are written, and with Copied.Digest, of which half would be of one kind and half of another.
+const checkpointVersion = "2 SHA-256 of BLAKE3"
+
 func notesOf(part string) string { return part + ".checkpoint" }
 
 // forget removes the checkpoint beside a part, whole or half written, if there is one.
@@ -39,13 +43,12 @@ func forget(part string) error {
 }
 
 // openPart opens the file that the copy is written to, new or as a killed copy left it, and locks it.
-func (c *copying) openPart(part string) (*os.File, error) {
+func (c *copying) openPart(part string) (_ *os.File, err error) {
 	noted := c.opt.Checkpoint != "" && c.input == nil // a compressed stream cannot be entered in its middle
 	flags := os.O_RDWR | os.O_CREATE | os.O_EXCL
 	var old *checkpoint
 	var key string
 	if noted {
-		var err error
 		if c.opt.Resume {
 			if old, err = readCheckpoint(notesOf(part)); err != nil {
 				return nil, err
@@ -70,6 +73,9 @@ func (c *copying) openPart(part string) (*os.File, error) {
 		}
 	}
 	f, err := os.OpenFile(part, flags, 0o666)
+	if noted && old == nil && err != nil && !errors.Is(err, fs.ErrExist) { // else somebody was quicker, and it is theirs now
+		return nil, errors.Join(err, forget(part))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +112,7 @@ func (c *copying) openPart(part string) (*os.File, error) {
 // key tells what is copied, and how, from everything else.
 func (c *copying) key() (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "1 %q %d %t %t %t %d\n", c.opt.Checkpoint, c.opt.Form, c.opt.Unverified, c.opt.Digest, c.opt.Skip != nil, c.size)
+	fmt.Fprintf(h, "%s %q %d %t %t %t %d\n", checkpointVersion, c.opt.Checkpoint, c.opt.Form, c.opt.Unverified, c.opt.Digest, c.opt.Skip != nil, c.size)
 	if c.base != nil { // whoever names the source may be wrong
 		f := c.base.file
 		n := min(f.size, 64<<10)
@@ -158,10 +164,14 @@ func (s *checkpoint) write(path string) error {
 	}
 	// Whole or not at all.
 	temporary := path + "~"
-	if err := os.WriteFile(temporary, b, 0o600); err != nil {
-		return err
+	err = os.WriteFile(temporary, b, 0o600)
+	if err == nil {
+		err = os.Rename(temporary, path)
 	}
-	return os.Rename(temporary, path)
+	if err != nil { // the disk may be full; perhaps there is none of it
+		_ = os.Remove(temporary)
+	}
+	return err
 }
 
 // readCheckpoint returns nil if there is none at path.

@@ -61,7 +61,8 @@ type CopyOptions struct {
 	// Every is the time between two checkpoints; 0 is 4 s.
 	Every time.Duration
 	// Resume goes on with the copy that is at path and was not finished, if its Checkpoint and its other options are the same,
-	// and begins anew if not. A copy that fails, but for a [Refusal], is then left as it is, to be gone on with again.
+	// and begins anew if not. A copy that fails, but for a [Refusal], is then left as it is, to be gone on with again, unless it
+	// is of a disk in a gzip or xz file, whose middle cannot be entered, or has no Checkpoint.
 	Resume bool
 }
 
@@ -153,7 +154,7 @@ func CopyFile(ctx context.Context, path string, img Image, opt CopyOptions) (don
 	switch {
 	case err == nil:
 		err = errors.Join(f.Close(), forget(part))
-	case opt.Resume && !isRefusal(err):
+	case opt.Resume && c.save != nil && !isRefusal(err):
 		return done, errors.Join(err, f.Close())
 	default:
 		return done, errors.Join(err, f.Close(), os.Remove(part), forget(part))

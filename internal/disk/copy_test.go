@@ -174,3 +174,48 @@ type fullTarget struct{}
 
 func (fullTarget) Truncate(int64) error                   { return nil }
 func (fullTarget) WriteAt(p []byte, _ int64) (int, error) { return 0, syscall.ENOSPC }
+
+// A copy that cannot begin, here for want of a place for its checkpoint, leaves nothing.
+func TestCopyThatCannotBegin(t *testing.T) {
+	e, err := Open(bytes.NewReader(guestDisk(1<<20, 1)), Options{Format: "RAW"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAfter(t, e)
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	taken := notesOf(out + ".part")
+	if err := os.MkdirAll(filepath.Join(taken, "by a folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CopyFile(t.Context(), out, e.Disks[0], CopyOptions{Checkpoint: "source"}); err == nil {
+		t.Error("no error")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != filepath.Base(taken) {
+		t.Errorf("files %v: %v", left, err)
+	}
+}
+
+// What can never be gone on with is not kept for that: a stream's middle cannot be entered, and without a name nobody knows its source.
+func TestCopiesThatCannotBeGoneOnWith(t *testing.T) {
+	guest := guestDisk(8<<20, 1)
+	for name, c := range map[string]struct {
+		file       []byte
+		checkpoint string
+	}{"a stream": {gzipped(t, guest), "source"}, "no name": {guest, ""}} {
+		e, err := Open(bytes.NewReader(c.file), Options{Sequential: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeAfter(t, e)
+		ctx, cancel := context.WithCancel(t.Context())
+		dir := t.TempDir()
+		opt := CopyOptions{Checkpoint: c.checkpoint, Resume: true, Progress: func(int64, int64) { cancel() }}
+		if _, err := CopyFile(ctx, filepath.Join(dir, "out"), e.Disks[0], opt); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+			t.Errorf("%s: files %v are left: %v", name, left, err)
+		}
+	}
+}
