@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"berth/internal/check"
+	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
 	"berth/internal/windows/live"
 )
@@ -96,7 +97,7 @@ type stage struct {
 
 func newStage(t *testing.T, machine string) *stage {
 	t.Helper()
-	_, sys := phonyMachine(t, loadText(t, machine))
+	sys, _ := phonytest.Open(t, phonytest.Parse(t, machine))
 	s := &stage{m: &standIn{System: sys, fails: map[string]error{}}, ended: make(chan struct{})}
 	s.c = newChecker(s.m, time.Now, t.TempDir())
 	if err := s.c.open(); err != nil {
@@ -455,7 +456,7 @@ func nothingWritten(t *testing.T, folder, secret string) {
 
 // TestConsolePassword: a console shows the password, once; what may be a file does not get it.
 func TestConsolePassword(t *testing.T) {
-	_, sys := phonyMachine(t, loadText(t, accountless))
+	sys, _ := phonytest.Open(t, phonytest.Parse(t, accountless))
 	profile, _ := check.ProfileByName("")
 	for _, seen := range []bool{true, false} {
 		sitting := newChecker(&standIn{System: sys}, time.Now, t.TempDir())
@@ -487,7 +488,7 @@ func TestLeftover(t *testing.T) {
 
 // TestConsoleAsks: every change has a question of its own, and no answer is no.
 func TestConsoleAsks(t *testing.T) {
-	_, sys := phonyMachine(t, loadText(t, unfit))
+	sys, _ := phonytest.Open(t, phonytest.Parse(t, unfit))
 	profile, _ := check.ProfileByName("")
 	for _, c := range []struct {
 		name, answers string

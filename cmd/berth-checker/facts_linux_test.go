@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"berth/internal/phony"
+	"berth/internal/phony/phonytest"
 )
 
 // notInWine are the facts that Wine has no answer to, or only its own: it has no disks, no firmware and no Security Center, and bears
@@ -70,10 +71,10 @@ func TestFactsAreEqual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{phony.Base, "office-installed", "dhcp-disabled", "workspaces-byol-account-disabled", "in-place-upgrade", "win11-24h2-enterprise"} {
+	for _, name := range []string{phony.Base, "office-installed", "dhcp-disabled", "workspaces-byol-account-disabled", "in-place-upgrade", "network-drive-of-a-user", "software-of-a-user", "win11-24h2-enterprise"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, sys := phonyMachine(t, func() (*phony.Machine, error) { return phony.Load(name) })
+			sys, _ := phonytest.Open(t, phonytest.Load(t, name))
 			w := newWine(t)
 			w.take(t, sys)
 			var offline bytes.Buffer

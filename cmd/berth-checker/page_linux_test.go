@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/http/cookiejar"
 	"os"
@@ -13,13 +12,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/chromedp/chromedp"
 
-	"berth/internal/phony"
-	"berth/testdata/machines"
+	"berth/internal/phony/phonytest"
 )
 
 // unfit is a machine that Fix All Warnings makes fit.
@@ -40,18 +37,6 @@ base = win10-2004-enterprise
 "DefaultPassword"="hunter2"
 `
 
-// loadText makes a machine of a text that is a difference from those of testdata/machines.
-func loadText(t *testing.T, text string) func() (*phony.Machine, error) {
-	t.Helper()
-	base, err := fs.ReadFile(machines.FS, phony.Base+".txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func() (*phony.Machine, error) {
-		return phony.LoadFS(fstest.MapFS{phony.Base + ".txtar": {Data: base}, "this.txtar": {Data: []byte(text)}}, "this")
-	}
-}
-
 // wineAs is a Wine that is a machine, with the program in C:\BYOL that reads what Wine cannot tell from a record.
 func wineAs(t *testing.T, machine string) (w *wine, program string) {
 	t.Helper()
@@ -59,7 +44,8 @@ func wineAs(t *testing.T, machine string) (w *wine, program string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, sys := phonyMachine(t, loadText(t, machine))
+	m := phonytest.Parse(t, machine)
+	sys, _ := phonytest.Open(t, m)
 	w = newWine(t)
 	w.take(t, sys)
 	w.record(t, m, sys)

@@ -18,7 +18,6 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"berth/internal/disk"
 	"berth/internal/phony"
 	"berth/internal/windows"
 	"berth/internal/windows/offline"
@@ -221,29 +220,6 @@ func newWine(t *testing.T) *wine {
 		}
 	})
 	return w
-}
-
-// phonyMachine is one of testdata/machines and the offline system of its disk.
-func phonyMachine(t *testing.T, load func() (*phony.Machine, error)) (*phony.Machine, *offline.System) {
-	t.Helper()
-	m, err := load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "disk.raw")
-	if err := m.WriteRaw(t.Context(), file); err != nil {
-		t.Fatal(err)
-	}
-	env, err := disk.OpenFile(file, disk.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = env.Close() })
-	systems, err := offline.Open(env)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m, systems[0]
 }
 
 // take makes Wine the machine as far as it can be: all hives go into its registry, and the files that it has not got onto its drive.
