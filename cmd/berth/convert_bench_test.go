@@ -30,13 +30,12 @@ const (
 	barConvertPeak = 96 << 20 // bytes
 )
 
-// benchProgram builds the program as the Makefile does.
-func benchProgram(b *testing.B) string {
-	exe := filepath.Join(b.TempDir(), "berth")
-	build := exec.CommandContext(b.Context(), "go", "build", "-o", exe, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
+// builtProgram is the program as the Makefile builds it.
+func builtProgram(t testing.TB) string {
+	t.Helper()
+	exe := filepath.Join(t.TempDir(), "berth")
+	if out, err := exec.CommandContext(t.Context(), "make", "-s", "-C", "../..", "program", "PROGRAM="+exe).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	return exe
 }
@@ -106,7 +105,8 @@ func middleOf(all []time.Duration) time.Duration {
 // family is what a program and all that it started, as long as they are in its session, took.
 type family struct {
 	wall time.Duration
-	peak int64 // bytes: the largest sum that was seen
+	cpu  time.Duration // of those that were waited for
+	peak int64         // bytes: the largest sum that was seen
 }
 
 // runFamily runs a program in a session of its own, and looks every 100 ms at the memory of every process in it. Counted is each one's
@@ -131,6 +131,9 @@ func runFamily(b *testing.B, argv ...string) (took family) {
 		select {
 		case err := <-ended:
 			took.wall = time.Since(begun)
+			if s := cmd.ProcessState; s != nil {
+				took.cpu = s.UserTime() + s.SystemTime()
+			}
 			for pid := range session(cmd.Process.Pid) { // there is none unless it was cut short
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
@@ -183,7 +186,7 @@ func session(id int) map[int]int64 {
 // median, ours of memory the greatest. virt-v2v takes minutes, and runs once. Most of its time does not depend on the data: the
 // more there are, the closer the two come.
 func BenchmarkCheckAndConvert(b *testing.B) {
-	exe, dir := benchProgram(b), b.TempDir()
+	exe, dir := builtProgram(b), b.TempDir()
 	raw, vmdk, ova := filepath.Join(dir, "raw"), filepath.Join(dir, "filled-disk1.vmdk"), filepath.Join(dir, "filled.ova")
 	filledMachine(b, `A machine that holds something.
 -- machine --
@@ -223,12 +226,12 @@ partition data = size 1GiB type basic
 	b.Run("berth", func(b *testing.B) {
 		// A machine that is found not to be fit is converted, too, as virt-v2v does.
 		const script = `"$1" check "$2" >/dev/null; [ $? -le 1 ] && "$1" convert --durable "$2" "$3"`
-		var walls []time.Duration
+		var walls, cpus []time.Duration
 		for b.Loop() {
 			out := filepath.Join(dir, "out.qcow2")
 			begun := time.Now()
-			_, peak := usage(b, "/bin/sh", "-c", script, "sh", exe, ova, out)
-			walls = append(walls, time.Since(begun))
+			cpu, peak := usage(b, "/bin/sh", "-c", script, "sh", exe, ova, out)
+			walls, cpus = append(walls, time.Since(begun)), append(cpus, cpu)
 			ownPeak = max(ownPeak, peak)
 			if err := os.Remove(out); err != nil {
 				b.Fatal(err)
@@ -236,6 +239,7 @@ partition data = size 1GiB type basic
 		}
 		own = middleOf(walls)
 		b.ReportMetric(own.Seconds(), "own-s")
+		b.ReportMetric(middleOf(cpus).Seconds(), "own-CPU-s")
 		b.ReportMetric(float64(ownPeak)/(1<<20), "peak-MiB")
 	})
 	b.Run("virt-v2v", func(b *testing.B) {
@@ -257,6 +261,7 @@ partition data = size 1GiB type basic
 		}
 		b.ReportMetric(float64(theirs.wall.Nanoseconds()), "ns/op")
 		b.ReportMetric(theirs.wall.Seconds(), "virt-v2v-s")
+		b.ReportMetric(theirs.cpu.Seconds(), "virt-v2v-CPU-s")
 		b.ReportMetric(float64(theirs.peak)/(1<<20), "peak-MiB")
 		if own > 0 {
 			ratio := theirs.wall.Seconds() / own.Seconds()
@@ -272,7 +277,7 @@ partition data = size 1GiB type basic
 // BenchmarkConvertPeak is what berth convert takes of memory with a disk of 8 TiB that holds a Windows on a volume of 1780 GiB
 // and 256 MiB of data at its end, from every format that can be so large (the VMDK is of 2 TiB) to every form, with the digest.
 func BenchmarkConvertPeak(b *testing.B) {
-	exe, dir := benchProgram(b), b.TempDir()
+	exe, dir := builtProgram(b), b.TempDir()
 	raw, file := filepath.Join(dir, "guest.raw"), filepath.Join(dir, "disk")
 	for _, source := range []struct {
 		name, size, space string
