@@ -42,9 +42,10 @@ type serveCmd struct {
 	Reserve      []netip.Prefix `help:"Networks of your own that no management range may overlap, separated by commas." group:"network" env:"BERTH_RESERVE" placeholder:"CIDR"`
 	HostNetworks bool           `help:"Whether this host's own routes are kept out of the management ranges too." group:"network" default:"true" negatable:"" env:"BERTH_HOST_NETWORKS"`
 
-	S3Endpoint  string        `name:"s3-endpoint" help:"Read uploads from this S3-compatible endpoint instead of from the built-in buckets." group:"network" env:"BERTH_S3_ENDPOINT" placeholder:"URL"`
-	S3AccessKey string        `name:"s3-access-key" help:"Access key id for it." group:"network" env:"BERTH_S3_ACCESS_KEY" placeholder:"ID"`
-	S3SecretKey awsapi.Secret `name:"s3-secret-key" help:"Its secret; better given in the environment." group:"network" env:"BERTH_S3_SECRET_KEY" placeholder:"SECRET"`
+	S3Endpoint  string        `name:"s3-endpoint" help:"An S3-compatible endpoint from which ImportImage reads too: s3://bucket/key is looked for in the service's own buckets first." group:"imports" env:"BERTH_S3_ENDPOINT" placeholder:"URL"`
+	S3AccessKey string        `name:"s3-access-key" help:"Access key id for it; without one, requests are not signed." group:"imports" env:"BERTH_S3_ACCESS_KEY" placeholder:"ID"`
+	S3SecretKey awsapi.Secret `name:"s3-secret-key" help:"Its secret; better given in the environment." group:"imports" env:"BERTH_S3_SECRET_KEY" placeholder:"SECRET"`
+	S3Buckets   []string      `name:"s3-buckets" help:"The endpoint's buckets that may be read, separated by commas; buckets of these names cannot be made here. Default: every bucket that the service does not have itself." group:"imports" env:"BERTH_S3_BUCKETS" placeholder:"BUCKET"`
 
 	ImportHosts    []string       `help:"Hosts that ImportImage may fetch https:// URLs from, HOST or HOST:PORT, separated by commas. Redirects lead nowhere else, and private addresses are refused." group:"imports" env:"BERTH_IMPORT_HOSTS" placeholder:"HOST"`
 	ImportNetworks []netip.Prefix `help:"Private networks of your own in which such hosts may be." group:"imports" env:"BERTH_IMPORT_NETWORKS" placeholder:"CIDR"`
@@ -77,6 +78,8 @@ func (serveCmd) Help() string {
   export AWS_SECRET_ACCESS_KEY=$(jq -r .secretAccessKey .berth/admin.json)
   aws workspaces describe-account
 
+Exports that ImportImage takes come from several places at once: the service's own buckets (aws s3 cp, or a tus client at /uploads/); another S3-compatible endpoint (--s3-endpoint, --s3-buckets); https:// (--import-hosts); a folder of this host, file:///path (--import-folder).
+
 (AWS CLI before 2.13 wants --endpoint-url instead of AWS_ENDPOINT_URL.)
 
 /healthz says that the process lives, /readyz that it can serve, /metrics has figures for Prometheus. SIGTERM ends it cleanly; it may also be killed at any moment: work that was under way goes on at the next start.
@@ -94,6 +97,9 @@ type adminFile struct {
 }
 
 func (c serveCmd) Run(ctx context.Context) error {
+	if len(c.S3Buckets) > 0 && c.S3Endpoint == "" {
+		return errors.New("--s3-buckets names buckets of --s3-endpoint, which is not given")
+	}
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return err
 	}
@@ -112,7 +118,7 @@ func (c serveCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("%w (on Debian: apt-get install qemu-system-x86 qemu-utils)", err)
 	}
 	defer driver.Close()
-	store, err := s3.Open(s3.StoreOptions{Dir: c.file("s3"), Log: log.With("part", "s3")})
+	store, err := s3.Open(s3.StoreOptions{Dir: c.file("s3"), Log: log.With("part", "s3"), Reserved: c.S3Buckets})
 	if err != nil {
 		return err
 	}
@@ -205,7 +211,8 @@ func (c serveCmd) desk(driver compute.Driver, store *s3.Store, log *slog.Logger)
 		cfg.HostNetworks = hostNetworks
 	}
 	if c.S3Endpoint != "" {
-		cfg.Objects = s3.NewExternal(s3.ExternalOptions{Endpoint: c.S3Endpoint, Region: c.Region, AccessKeyID: c.S3AccessKey, SecretAccessKey: c.S3SecretKey, PathStyle: true})
+		other := s3.NewExternal(s3.ExternalOptions{Endpoint: c.S3Endpoint, Region: c.Region, AccessKeyID: c.S3AccessKey, SecretAccessKey: c.S3SecretKey, PathStyle: true})
+		cfg.Objects = s3.Buckets{Store: store, Other: other, Names: c.S3Buckets}
 	}
 	return cfg
 }

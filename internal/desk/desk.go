@@ -61,7 +61,7 @@ type Config struct {
 	// Profile is the check profile that images must meet; default "seed-2020".
 	Profile string
 
-	// Objects is where ImportImage finds uploads: the built-in bucket store, or an S3-compatible endpoint.
+	// Objects is where ImportImage finds what is in buckets: uploads, and with s3.Buckets those of another endpoint as well.
 	Objects s3.Source
 	// Web and Folder are where it finds what is named by an https or a file URL; nil: such URLs are refused.
 	Web, Folder s3.Place

@@ -71,7 +71,7 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 		return fmt.Errorf("desk: %w", err)
 	}
 	var total int64
-	shares, _ := d.cfg.Objects.(interface{ Shares() bool })
+	shares, _ := d.cfg.Objects.(interface{ Shares(bucket string) bool })
 	for i := range r.Sources {
 		s := &r.Sources[i]
 		s.RoomBytes = 0
@@ -81,7 +81,7 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 			}
 		}
 		total += s.FileBytes
-		if s.FromSnapshot == "" && (s.Bucket == "" || shares == nil || !shares.Shares()) {
+		if s.FromSnapshot == "" && (s.Bucket == "" || shares == nil || !shares.Shares(s.Bucket)) {
 			s.RoomBytes = s.FileBytes
 		}
 	}

@@ -51,6 +51,8 @@ func (s stage) step() step {
 			return err
 		case diskFull(err):
 			return errDiskFull
+		case errors.Is(err, syscall.EFBIG):
+			return errFileTooLarge
 		}
 		// Passing trouble: the step is tried again until its time is over.
 		if _, err := d.db.NewUpdate().Model(r).Set("waits_for = ?", trouble(err)).Set("seen_at = ?", d.now()).WherePK().Exec(ctx); err != nil {
@@ -61,6 +63,8 @@ func (s stage) step() step {
 }
 
 var errDiskFull = &failure{Code: "ServerError", Message: "ServerError: Insufficient storage. [This service's disk is full. Free some of it (berth images gc), or give it more, and try again]"}
+
+var errFileTooLarge = &failure{Code: "ServerError", Message: "ServerError: Insufficient storage. [A file would be larger than this service's file system, or a limit of its process (RLIMIT_FSIZE), lets it be. Lift that, and try again]"}
 
 // diskFull reports that there was no room for a file, or for the records: SQLite's SQLITE_FULL (13), PostgreSQL's disk_full (53100).
 func diskFull(err error) bool {

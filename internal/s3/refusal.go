@@ -48,6 +48,7 @@ var (
 	ErrNoSuchUpload        = &Refusal{http.StatusNotFound, "NoSuchUpload", "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.", ""}
 	ErrAccessDenied        = &Refusal{http.StatusForbidden, "AccessDenied", "Access Denied", ""}
 	ErrBucketOwned         = &Refusal{http.StatusConflict, "BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it.", ""}
+	ErrBucketExists        = &Refusal{http.StatusConflict, "BucketAlreadyExists", "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Select a different name and try again.", ""}
 	ErrBucketNotEmpty      = &Refusal{http.StatusConflict, "BucketNotEmpty", "The bucket you tried to delete is not empty", ""}
 	ErrInvalidBucketName   = &Refusal{http.StatusBadRequest, "InvalidBucketName", "The specified bucket is not valid.", ""}
 	ErrInvalidURI          = &Refusal{http.StatusBadRequest, "InvalidURI", "Couldn't parse the specified URI.", ""}

@@ -31,6 +31,11 @@ import (
 //
 // The client signs in with HTTP Basic: an access key's id and secret, and says where the file goes in the upload's metadata, bucket
 // and filename. Its policy must allow s3:PutObject there, with every request. What is not finished is kept for a week.
+//
+// The answer to the last part may be lost on its way. So what a finished upload was is kept for a week as well, and its client is
+// told that all has come, whether it asks how far it is or sends the last part again.
+//
+// In the folder of the store's, an upload ID is the file ID and the note ID.info, which is called ID.done when it is an object.
 type Resumable struct {
 	store *Store
 	keys  awsapi.KeyStore
@@ -42,7 +47,7 @@ type Resumable struct {
 	finishing sync.Mutex // an upload that is being made an object is not made one twice
 }
 
-// resumableFor is how long an unfinished upload is kept after its last byte; our choice.
+// resumableFor is how long an unfinished upload is kept after its last byte, and the note of a finished one; our choice.
 const resumableFor = 7 * 24 * time.Hour
 
 // NewResumable makes the handler of the paths that begin with base ("/uploads/"). Files on their way are in a folder of the store's.
@@ -72,19 +77,49 @@ func NewResumable(store *Store, keys awsapi.KeyStore, base string, log *slog.Log
 	return r, nil
 }
 
-// sweep removes uploads that nobody goes on with.
+// The endings of the notes of uploads that are under way, and of those that are objects.
+const (
+	infoSuffix = ".info"
+	doneSuffix = ".done"
+)
+
+// sweep removes uploads that nobody goes on with, the notes of those that are long done, and what a crash left of either.
 func (r *Resumable) sweep() error {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > resumableFor && !strings.HasSuffix(e.Name(), ".info") {
-			r.log.Info("removing an upload that was not gone on with", "upload", e.Name())
-			if err := errors.Join(os.Remove(filepath.Join(r.dir, e.Name())), os.Remove(filepath.Join(r.dir, e.Name()+".info"))); err != nil {
-				return err
-			}
+		name := e.Name()
+		if strings.HasSuffix(name, infoSuffix) {
+			continue // goes with its upload
 		}
+		fi, err := e.Info()
+		if err != nil {
+			continue // it has gone
+		}
+		old := time.Since(fi.ModTime()) > resumableFor
+		path := filepath.Join(r.dir, name)
+		switch _, done := os.Stat(path + doneSuffix); {
+		case done == nil: // an object, and the crash came before its file went
+			err = removeIfThere(path)
+		case old && strings.HasSuffix(name, doneSuffix):
+			err = removeIfThere(path)
+		case old:
+			r.log.Info("removing an upload that was not gone on with", "upload", name)
+			err = errors.Join(removeIfThere(path), removeIfThere(path+infoSuffix))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeIfThere removes a file; it is no error when there is none.
+func removeIfThere(path string) error {
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }
@@ -126,21 +161,28 @@ func (r *Resumable) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	r.tus.ServeHTTP(w, q)
 }
 
-// answerComplete answers for an upload of which every byte has come and that is no object yet: the process died, or the request
-// ended, in between. The handler takes such an upload to be done and would never finish it.
+// answerComplete answers for an upload of which every byte has come. It is an object already, and the answer that said so was
+// lost; or it is none yet: the process died, or the request ended, in between. The handler knows nothing of the one, and takes the
+// other to be done and would never finish it.
 func (r *Resumable) answerComplete(w http.ResponseWriter, q *http.Request) bool {
 	id := strings.Trim(strings.TrimPrefix(q.URL.Path, r.base), "/")
-	info, err := r.info(id)
+	info, done, err := r.info(id)
 	if err != nil {
 		return false
 	}
-	if fi, err := os.Stat(filepath.Join(r.dir, id)); err != nil || fi.Size() != info.Size {
-		return false
+	if !done {
+		if fi, err := os.Stat(filepath.Join(r.dir, id)); err != nil || fi.Size() != info.Size {
+			return false
+		}
+		info.ID = id
+		r.finishing.Lock()
+		err = r.finish(q.Context(), info)
+		r.finishing.Unlock()
 	}
-	info.ID = id
-	r.finishing.Lock()
-	defer r.finishing.Unlock()
-	if err := r.finish(q.Context(), info); err != nil {
+	size := strconv.FormatInt(info.Size, 10)
+	w.Header().Set("Tus-Resumable", "1.0.0")
+	w.Header().Set("Cache-Control", "no-store")
+	if err != nil {
 		status := http.StatusInternalServerError
 		var known handler.Error
 		if errors.As(err, &known) {
@@ -149,24 +191,42 @@ func (r *Resumable) answerComplete(w http.ResponseWriter, q *http.Request) bool 
 		http.Error(w, "The upload is complete, and could not be stored.", status)
 		return true
 	}
-	size := strconv.FormatInt(info.Size, 10)
-	w.Header().Set("Tus-Resumable", "1.0.0")
-	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Upload-Offset", size)
 	w.Header().Set("Upload-Length", size)
-	if q.Method == http.MethodPatch {
-		w.WriteHeader(http.StatusNoContent)
+	if q.Method != http.MethodPatch {
+		return true
 	}
+	// A part that ends where the upload does is the last one, once more. It is read to its end, or else its client would find the
+	// connection broken instead of an answer.
+	offset, err := strconv.ParseInt(q.Header.Get("Upload-Offset"), 10, 64)
+	last := err == nil && offset >= 0 && offset <= info.Size && (q.ContentLength < 0 || q.ContentLength == info.Size-offset)
+	if last {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTime)) // without one it is read all the same
+		n, err := io.Copy(io.Discard, io.LimitReader(q.Body, info.Size-offset+1))
+		last = err == nil && n == info.Size-offset
+	}
+	if !last {
+		http.Error(w, "The upload is complete: all "+size+" bytes have come.", http.StatusConflict)
+		return true
+	}
+	w.WriteHeader(http.StatusNoContent)
 	return true
 }
 
-// info is what was written down of an upload when it was made.
-func (r *Resumable) info(id string) (info handler.FileInfo, err error) {
-	b, err := os.ReadFile(filepath.Join(r.dir, id+".info"))
+// drainTime is how long a part may take that has come before.
+const drainTime = 10 * time.Minute
+
+// info is what was written down of an upload when it was made, and whether it is an object.
+func (r *Resumable) info(id string) (info handler.FileInfo, done bool, err error) {
+	b, err := os.ReadFile(filepath.Join(r.dir, id+infoSuffix))
 	if errors.Is(err, os.ErrNotExist) {
-		return info, ErrNoSuchUpload
+		done = true
+		b, err = os.ReadFile(filepath.Join(r.dir, id+doneSuffix))
 	}
-	return info, errors.Join(err, json.Unmarshal(b, &info))
+	if errors.Is(err, os.ErrNotExist) {
+		return info, false, ErrNoSuchUpload
+	}
+	return info, done, errors.Join(err, json.Unmarshal(b, &info))
 }
 
 // caller is who signs in; nil when nobody does.
@@ -195,7 +255,7 @@ func (r *Resumable) target(q *http.Request) (bucket, key string, err error) {
 	} else if !fileSafe(id) {
 		return "", "", ErrNoSuchUpload
 	} else {
-		info, err := r.info(id)
+		info, _, err := r.info(id)
 		if err != nil {
 			return "", "", err
 		}
@@ -215,7 +275,7 @@ func (r *Resumable) target(q *http.Request) (bucket, key string, err error) {
 // finish makes an object of an upload, once.
 func (r *Resumable) finish(ctx context.Context, info handler.FileInfo) error {
 	path := filepath.Join(r.dir, info.ID)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(path + doneSuffix); err == nil {
 		return nil // another request has
 	}
 	err := r.store.take(ctx, info.MetaData["bucket"], info.MetaData["filename"], path, info.Size)
@@ -227,7 +287,12 @@ func (r *Resumable) finish(ctx context.Context, info handler.FileInfo) error {
 		r.log.Error("resumable upload", "upload", info.ID, "err", err)
 		return handler.NewError("ERR_INTERNAL", "the upload could not be stored; finish it again", http.StatusInternalServerError)
 	}
-	return errors.Join(os.Remove(path), os.Remove(path+".info"))
+	// The note first: a file without one is no upload, and goes at the next start.
+	if err := os.Rename(path+infoSuffix, path+doneSuffix); err != nil {
+		return err
+	}
+	now := time.Now() // from which its week is counted
+	return errors.Join(os.Chtimes(path+doneSuffix, now, now), os.Remove(path))
 }
 
 // take makes a finished file an object, by a second name of it.

@@ -104,10 +104,59 @@ func TestResumable(t *testing.T) {
 	if _, err := got.ReadFrom(f); err != nil || !bytes.Equal(got.Bytes(), content) || o.ETag != fmt.Sprintf("%x", md5.Sum(content)) {
 		t.Errorf("the object: %v, %+v", err, o)
 	}
-	left, err := os.ReadDir(filepath.Join(d.store.dir, "resumable"))
-	if err != nil || len(left) != 0 {
-		t.Errorf("left: %v, %v", left, err)
+	notes := func(what string, want int) {
+		t.Helper()
+		left, err := os.ReadDir(filepath.Join(d.store.dir, "resumable"))
+		for _, e := range left {
+			if !strings.HasSuffix(e.Name(), doneSuffix) {
+				t.Errorf("%s: %s is left", what, e.Name())
+			}
+		}
+		if err != nil || len(left) != want {
+			t.Errorf("%s: %v, %v, want %d notes", what, left, err, want)
+		}
 	}
+	notes("an object", 1)
+
+	// The last answer was lost. The client sends the last part again, or asks; also another process; and nothing happens twice, not
+	// even when the object is another one by now.
+	d.put(t, bucket, "vm/win10.ova", []byte("another"))
+	for _, restart := range []bool{false, true} {
+		if restart {
+			server.Close()
+			open()
+		}
+		if res := do(http.MethodHead, at, nil, string(testSecret)); res.StatusCode != http.StatusOK || res.Header.Get("Upload-Offset") != fmt.Sprint(len(content)) {
+			t.Errorf("asking for a finished upload: %s, at %q", res.Status, res.Header.Get("Upload-Offset"))
+		}
+		for range 2 {
+			if res := patch(1<<20, len(content)); res.StatusCode != http.StatusNoContent || res.Header.Get("Upload-Offset") != fmt.Sprint(len(content)) {
+				t.Errorf("the last part once more: %s, at %q", res.Status, res.Header.Get("Upload-Offset"))
+			}
+		}
+		if res := patch(len(content), len(content)); res.StatusCode != http.StatusNoContent {
+			t.Errorf("nothing, behind the end: %s", res.Status)
+		}
+		for _, x := range [][2]int{{0, 1 << 20}, {5, len(content) - 1}} {
+			if res := patch(x[0], x[1]); res.StatusCode != http.StatusConflict {
+				t.Errorf("bytes %d to %d of a finished upload: %s", x[0], x[1], res.Status)
+			}
+		}
+		if res := do(http.MethodPatch, at, nil, "", "Upload-Offset", "0"); res.StatusCode != http.StatusUnauthorized {
+			t.Errorf("without a key: %s", res.Status)
+		}
+		if o, err := d.store.head(bucket, "vm/win10.ova"); err != nil || o.Size != int64(len("another")) {
+			t.Errorf("the object: %+v, %v", o, err)
+		}
+		notes("the last part once more", 1)
+	}
+	// A crash between the note and the file's going.
+	if err := os.WriteFile(filepath.Join(d.store.dir, "resumable", filepath.Base(at)), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	open()
+	notes("a crash", 1)
 
 	// The process dies when every byte has come and there is no object yet. Whoever asks how far it is, or sends the end again, finishes it.
 	for i, method := range []string{http.MethodHead, http.MethodPatch} {
@@ -129,9 +178,7 @@ func TestResumable(t *testing.T) {
 		if o, err := d.store.head(bucket, key); err != nil || o.ETag != fmt.Sprintf("%x", md5.Sum(content)) {
 			t.Errorf("%s: %+v, %v", method, o, err)
 		}
-		if left, err := os.ReadDir(filepath.Join(d.store.dir, "resumable")); err != nil || len(left) != 0 {
-			t.Errorf("left after %s: %v, %v", method, left, err)
-		}
+		notes(method, 2+i)
 	}
 
 	// One that nobody goes on with goes in the end, and not before.
@@ -145,9 +192,19 @@ func TestResumable(t *testing.T) {
 			}
 		}
 	}
+	done, err := filepath.Glob(filepath.Join(d.store.dir, "resumable", "*"+doneSuffix))
+	if err != nil || len(done) != 3 {
+		t.Errorf("notes: %v, %v", done, err)
+	}
+	for _, path := range done {
+		long := time.Now().Add(-2 * resumableFor)
+		if err := os.Chtimes(path, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
 	server.Close()
 	open()
-	if left, err = os.ReadDir(filepath.Join(d.store.dir, "resumable")); err != nil || len(left) != 2 {
+	if left, err := os.ReadDir(filepath.Join(d.store.dir, "resumable")); err != nil || len(left) != 2 {
 		t.Errorf("a week later: %v, %v", left, err)
 	}
 	for _, path := range []string{"/uploads/none", "/uploads/..%2f..%2fbucket", "/uploads/../lock"} {

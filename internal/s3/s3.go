@@ -7,9 +7,9 @@
 //     in no time and without more disk; a multipart upload writes its parts straight to where they belong in that file.
 //   - [Door] is the http.Handler that speaks Amazon's S3 REST API over a Store: enough for the AWS CLI and the AWS SDKs to make
 //     buckets, upload (also in parts), download, list, copy and delete. Signatures, keys and policies are the business of package awsapi.
-//   - [External] reads from any other S3-compatible endpoint instead.
+//   - [External] reads from any other S3-compatible endpoint; [Buckets] is both at once.
 //
-// Store and External are both a [Source]. Two more places can be read from besides, by URL, each a [Place]: [Web] (https, hosts that
+// Each of the three is a [Source]. Two more places can be read from besides, by URL, each a [Place]: [Web] (https, hosts that
 // were allowed) and [Folder] (a folder of this host). The rest of Berth knows only the two interfaces.
 //
 // It does not do versions, ACLs, tags, encryption, bucket policies, lifecycle, replication or any other sub-resource: those are refused

@@ -54,6 +54,8 @@ type Store struct {
 	newID func() string
 	log   *slog.Logger
 
+	reserved []string // names that are not given
+
 	mu      sync.RWMutex // guards buckets and everything in a bucket; never held while a body is read
 	buckets map[string]*bucket
 	closed  bool
@@ -65,6 +67,8 @@ type StoreOptions struct {
 	Now   func() time.Time // time.Now when nil
 	NewID func() string    // unique for ever, letters, digits, - and _ only; random when nil
 	Log   *slog.Logger     // discarded when nil
+	// Reserved are names that no bucket can be given from now on: another endpoint has buckets of these names ([Buckets]).
+	Reserved []string
 }
 
 // bucket is a bucket in memory.
@@ -86,7 +90,7 @@ type Bucket struct {
 // Open opens the store in a directory and puts right what a crash has left: unfinished writes are removed, unfinished multipart
 // uploads stay. A record that cannot be read is logged, and its object is absent, but nothing in that bucket is removed then.
 func Open(o StoreOptions) (*Store, error) {
-	s := &Store{dir: o.Dir, now: o.Now, newID: o.NewID, log: o.Log, buckets: map[string]*bucket{}}
+	s := &Store{dir: o.Dir, now: o.Now, newID: o.NewID, log: o.Log, reserved: o.Reserved, buckets: map[string]*bucket{}}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -263,7 +267,7 @@ func (s *Store) Buckets() []Bucket {
 	return out
 }
 
-// CreateBucket makes a bucket. A bucket that exists is refused with BucketAlreadyOwnedByYou.
+// CreateBucket makes a bucket. A bucket that exists is refused with BucketAlreadyOwnedByYou, a reserved name with BucketAlreadyExists.
 func (s *Store) CreateBucket(name string) error {
 	if err := checkBucketName(name); err != nil {
 		return err
@@ -277,6 +281,9 @@ func (s *Store) CreateBucket(name string) error {
 	}
 	if s.buckets[name] != nil {
 		return ErrBucketOwned.about(name)
+	}
+	if slices.Contains(s.reserved, name) {
+		return ErrBucketExists.about(name)
 	}
 	tmp := path.Join(trashDir, s.newID())
 	for _, d := range []string{objectsDir, dataDir, uploadsDir} {
@@ -353,8 +360,8 @@ func (s *Store) Stat(_ context.Context, bucketName, key string) (Info, error) {
 	return o.Info, nil
 }
 
-// Shares tells that what is staged takes no room of its own, as a rule: it is a hard link.
-func (s *Store) Shares() bool { return true }
+// Shares tells that what is staged from a bucket takes no room of its own, as a rule: it is a hard link.
+func (s *Store) Shares(string) bool { return true }
 
 // Stage implements Source: by a hard link, or by a copy where the file system of dst is another one.
 func (s *Store) Stage(ctx context.Context, bucketName, key, dst string, progress func(done, total int64)) error {
