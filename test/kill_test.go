@@ -11,14 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"berth/internal/phony"
 )
 
 // How often the service is killed during one import, and how many seconds its source takes for the file. The issue asks for
@@ -120,12 +119,13 @@ func kill(cmd *exec.Cmd) {
 	cmd.Wait()         //nolint:errcheck // it was killed
 }
 
-// TestAnImportOfAServiceThatIsKilled kills the service (kill -9) at random moments of one import from a slow host. It ends all the
-// same: with the disk that an undisturbed import makes, from where it stopped and not from the beginning, and with no file
-// left over.
+// TestAnImportOfAServiceThatIsKilled kills the service (kill -9) at random moments of one import from a slow host, whose conversion
+// is as slow. It ends all the same: with the disk that an undisturbed import makes, from where it stopped and not from the
+// beginning, and with no file left over.
 func TestAnImportOfAServiceThatIsKilled(t *testing.T) {
 	kills, seconds := killing(t)
-	file := export(t, phony.Base, "ova")
+	const bulk = 64 << 20
+	file := bulky(t, bulk, true)
 	content, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -133,33 +133,55 @@ func TestAnImportOfAServiceThatIsKilled(t *testing.T) {
 	url, ca, sent := throttled(t, content, len(content)/seconds)
 	data := t.TempDir()
 	flags := []string{"--import-hosts", strings.TrimPrefix(url, "https://"), "--import-networks", "127.0.0.0/8", "--import-ca", ca}
+	slow, rate := newBrake(t), func(since time.Duration) int64 { return int64(bulk / float64(seconds) * since.Seconds()) }
 	s, cmd := run(t, data, flags...)
+	slow.on(data, cmd.Process, rate)
 	t.Cleanup(func() { kill(cmd) })
 	var asked task
-	if err := s.ec2(t, &asked, "ImportImage", "DiskContainer.1.Url", url+"/win10.ova"); err != nil {
+	if err := s.ec2(t, &asked, "ImportImage", "DiskContainer.1.Url", url+"/win10.qcow2"); err != nil {
 		t.Fatal(err)
 	}
-	// The moments are spread over twice the time that the file takes: lives of some seconds, in which the import gets on, and
-	// some of no time at all.
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	for i := range kills {
-		life := time.Duration(rng.Float64() * 2 * float64(seconds) / float64(kills) * 2 * float64(time.Second))
-		time.Sleep(life)
+	fell := map[string]int{} // how many kills fell into what
+	murder := func() {
+		slow.off()
 		kill(cmd)
+		stage, checkpoint := s.conversion(t, asked.ID)
+		if fell[stage]++; checkpoint > 0 {
+			fell["behind a checkpoint"]++
+		}
 		s, cmd = run(t, data, flags...)
+		slow.on(data, cmd.Process, rate)
 		var now struct {
 			Tasks []task `xml:"importImageTaskSet>item"`
 		}
 		if err := s.ec2(t, &now, "DescribeImportImageTasks", "ImportTaskId.1", asked.ID); err != nil || len(now.Tasks) != 1 {
-			t.Fatalf("after kill %d: %+v, %v", i+1, now, err)
+			t.Fatalf("after the kills %v: %+v, %v", fell, now, err)
 		}
 		if n := now.Tasks[0]; n.Status == "deleted" {
-			t.Fatalf("after kill %d: %+v", i+1, n)
+			t.Fatalf("after the kills %v: %+v", fell, n)
 		}
 	}
+	// The moments are spread over the time that download and conversion take: lives of some seconds, in which the import gets on, and
+	// some of no time at all.
+	for range kills {
+		time.Sleep(time.Duration(rng.Float64() * 2 * 2 * float64(seconds) / float64(kills) * float64(time.Second)))
+		murder()
+	}
+	// Should chance have let them all fall elsewhere: one more, in a conversion that has a checkpoint.
+	for deadline := time.Now().Add(3 * time.Minute); fell["behind a checkpoint"] == 0; time.Sleep(50 * time.Millisecond) {
+		if stage, checkpoint := s.conversion(t, asked.ID); checkpoint > 0 {
+			kills++
+			murder()
+		} else if stage == "the end" || time.Now().After(deadline) {
+			t.Fatalf("the conversion wrote no checkpoint down: %v", fell)
+		}
+	}
+	t.Logf("the kills fell into: %v", fell)
 	all := s.imported(t, asked.ID)
+	slow.off()
 	if last := all[len(all)-1]; last.Status != "completed" {
 		t.Fatalf("the import ended as %+v", last)
 	}
@@ -167,10 +189,20 @@ func TestAnImportOfAServiceThatIsKilled(t *testing.T) {
 	if most := int64(len(content)) + int64(kills)*(int64(3*len(content)/seconds)+64<<10); sent.Load() > most {
 		t.Errorf("%d bytes were sent of a file of %d, with %d kills: more than %d", sent.Load(), len(content), kills, most)
 	}
+	log, err := os.ReadFile(filepath.Join(data, "service.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resumed := regexp.MustCompile(`a conversion was gone on with.* from=([1-9][0-9]*) `).FindSubmatch(log)
+	if resumed == nil {
+		t.Error("the conversion was not gone on with from a checkpoint")
+	} else {
+		t.Logf("the conversion was gone on with from byte %s", resumed[1])
+	}
 	// The same file, undisturbed: the same disk, kept once.
 	s.bucket(t, "exports")
-	s.put(t, "exports", "win10.ova", file)
-	s.ami(t, "exports", "win10.ova")
+	s.put(t, "exports", "win10.qcow2", file)
+	s.ami(t, "exports", "win10.qcow2")
 	var stored struct {
 		StoredImages []struct {
 			Digest     string
@@ -186,4 +218,24 @@ func TestAnImportOfAServiceThatIsKilled(t *testing.T) {
 	if files := s.files(t); fmt.Sprint(files) != fmt.Sprint([]string{"stored/" + strings.TrimPrefix(stored.StoredImages[0].Digest, "sha256:") + ".qcow2"}) {
 		t.Errorf("the files are %v", files)
 	}
+}
+
+// conversion says by a task's files what it is at, and up to which byte of its disk there is a checkpoint.
+func (s *service) conversion(t *testing.T, id string) (stage string, checkpoint int64) {
+	t.Helper()
+	made := filepath.Join(s.data, "imports", id, "disk-1.qcow2")
+	if b, err := os.ReadFile(made + ".part.checkpoint"); err == nil {
+		var notes struct{ At int64 }
+		if err := json.Unmarshal(b, &notes); err != nil {
+			t.Fatalf("%s: %v", b, err)
+		}
+		return "the conversion", notes.At
+	}
+	if _, err := os.Stat(filepath.Join(s.data, "imports", id, "1.part")); err == nil {
+		return "the download", 0
+	}
+	if _, err := os.Stat(filepath.Join(s.data, "imports", id)); err == nil {
+		return "what lies between and behind", 0
+	}
+	return "the end", 0
 }
