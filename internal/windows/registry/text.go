@@ -42,7 +42,7 @@ var hiveKeys = []struct{ key, hive string }{
 }
 
 // Parse reads regedit's text, version 5.00. The keys right below the node that it returns are hives: [HKEY_LOCAL_MACHINE\SYSTEM\Setup]
-// and [SYSTEM\Setup] both are Key(`SYSTEM\Setup`), [HKEY_USERS\.DEFAULT] is DEFAULT and [HKEY_LOCAL_MACHINE\BCD00000000] is BCD, so
+// and [system\Setup] both are Key(`SYSTEM\Setup`), [HKEY_USERS\.DEFAULT] is DEFAULT and [HKEY_LOCAL_MACHINE\BCD00000000] is BCD, so
 // that one text holds a whole machine and Build makes each hive of its own node.
 //
 // It reads strings, dword, hex and hex(N) of any type (an empty one too: hex(3e8): is a value of type 0x3e8 without data), the
@@ -230,6 +230,11 @@ func keyPath(line string) (string, error) {
 	switch top := strings.ToUpper(names[0]); {
 	case strings.HasPrefix(top, "HKEY_"), top == "HKLM", top == "HKU", top == "HKCU", top == "HKCR":
 		return "", fmt.Errorf("[%s] is in no hive of the machine; known are SYSTEM, SOFTWARE, SAM, SECURITY and BCD00000000 in HKEY_LOCAL_MACHINE, and HKEY_USERS\\.DEFAULT", path)
+	}
+	for _, k := range hiveKeys {
+		if EqualNames(names[0], k.hive) {
+			return k.hive + path[len(names[0]):], nil
+		}
 	}
 	return path, nil
 }

@@ -192,6 +192,7 @@ func FuzzReg(f *testing.F) {
 	f.Add(machineText)
 	f.Add("\xff\xfe" + string(encodeUTF16(machineText)))
 	f.Add("[SYSTEM\\a]\n\"x\"=hex(7):\\\n\\\n61,00")
+	f.Add("[system]\n\"a\"=dword:1\n[SYSTEM\\b]")
 	f.Fuzz(func(t *testing.T, text string) {
 		root, err := Parse(text)
 		if err != nil {
