@@ -35,6 +35,7 @@ func (c inspectCmd) Run(ctx context.Context) error {
 	// What the packages' beginnings and the command line's parser left is half of what a look needs, and room for its own
 	// garbage would be more than what it holds.
 	debug.FreeOSMemory()
+	returnProgram()
 	defer debug.SetGCPercent(debug.SetGCPercent(30))
 	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format)})
 	if err != nil {

@@ -53,7 +53,10 @@ type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	returnProgram()
+	os.Exit(run(os.Args[1:]))
+}
 
 // newParser makes the command line's parser.
 func newParser(c *cli) (*kong.Kong, error) {
