@@ -10,10 +10,12 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"berth/internal/disk"
@@ -66,6 +68,11 @@ func (c convertCmd) Run(ctx context.Context) error {
 	if _, err := os.Lstat(c.Out); err == nil {
 		return fmt.Errorf("%s is there already, and nothing is ever written over: choose another name, or remove it", c.Out)
 	}
+	if info, err := os.Stat(filepath.Dir(c.Out)); err != nil || !info.IsDir() {
+		return fmt.Errorf("%s is no folder that the copy could be written to", filepath.Dir(c.Out))
+	}
+	// Whoever reads what is printed may end first: that is an error of a write, not the end of this process with all half-made.
+	signal.Ignore(syscall.SIGPIPE)
 	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format), Sequential: true})
 	if err != nil {
 		return err
@@ -77,6 +84,10 @@ func (c convertCmd) Run(ctx context.Context) error {
 	d, err := c.choose(env.Disks)
 	if err != nil {
 		return err
+	}
+	stream := d.Size() < 0 // in a gzip or xz file
+	if stream && c.Resume {
+		return fmt.Errorf("what is in a %s file cannot be gone on with in its middle: convert it without --resume", d.Format)
 	}
 	opt := disk.CopyOptions{Form: form, Unverified: c.NoVerify, Digest: c.Digest, Durable: c.Durable, Resume: c.Resume}
 	if opt.Checkpoint, err = c.identity(); err != nil {
@@ -95,10 +106,16 @@ func (c convertCmd) Run(ctx context.Context) error {
 		done, err = c.shown(ctx, d, opt)
 	}
 	switch {
-	case errors.Is(err, fs.ErrExist) && !c.Resume:
+	case errors.Is(err, fs.ErrExist) && stream:
+		return fmt.Errorf("%w; if no other conversion is at work, remove the file", err)
+	case errors.Is(err, fs.ErrExist) && c.Resume:
+		return fmt.Errorf("%w, and nothing tells how far it is: remove the file, and begin anew", err)
+	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("%w; if no other conversion is at work, go on with it by --resume, or remove the file", err)
 	case err != nil && ctx.Err() != nil && c.Resume:
 		return fmt.Errorf("%w; what is done is kept: go on with the same command", err)
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("%w; nothing is left of it", err)
 	case err != nil:
 		return err
 	}
@@ -217,31 +234,34 @@ type converted struct {
 // events converts and writes an object per line to w.
 func (c convertCmd) events(ctx context.Context, w io.Writer, d disk.Disk, opt disk.CopyOptions, left image.LeftOut) (disk.Copied, error) {
 	out := json.NewEncoder(w)
-	var failed error // to write
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	p, last := newPace(time.Now), time.Time{}
 	opt.Progress = func(at, all int64) {
 		rate, left := p.at(at, all)
 		if now := time.Now(); now.Sub(last) > 500*time.Millisecond {
 			last = now
-			failed = errors.Join(failed, out.Encode(struct {
+			if err := out.Encode(struct {
 				Event string  `json:"event"`
 				Done  int64   `json:"done"`
 				Size  int64   `json:"size"` // -1: not known
 				Rate  int64   `json:"bytesPerSecond"`
 				Left  float64 `json:"secondsLeft"`
-			}{"progress", at, all, rate, left.Seconds()}))
+			}{"progress", at, all, rate, left.Seconds()}); err != nil {
+				cancel(err) // nobody reads them any more
+			}
 		}
 	}
 	done, err := disk.CopyFile(ctx, c.Out, d, opt)
 	if err != nil {
-		return done, err
+		return done, cmp.Or(context.Cause(ctx), err)
 	}
 	kept := append([]string{}, left.Kept...)
 	files := left.Files
 	if files == nil {
 		files = map[string]int64{}
 	}
-	return done, errors.Join(failed, out.Encode(converted{"done", c.Out, done.Size, done.Stored, done.Skipped, done.Plain, done.Passed, done.Packed, done.Resumed, done.File, left.Free, files, kept, done.Digest}))
+	return done, out.Encode(converted{"done", c.Out, done.Size, done.Stored, done.Skipped, done.Plain, done.Passed, done.Packed, done.Resumed, done.File, left.Free, files, kept, done.Digest})
 }
 
 // tell says what the copy is.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -129,7 +131,7 @@ func TestConvertIsInterrupted(t *testing.T) {
 		}()
 		err := c.Run(ctx)
 		cancel()
-		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "go on") != resume {
+		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "go on") != resume || strings.Contains(err.Error(), "nothing is left") == resume {
 			t.Fatal(err)
 		}
 		_, err = os.Stat(out + ".part")
@@ -145,6 +147,79 @@ func TestConvertIsInterrupted(t *testing.T) {
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) != 2 {
 		t.Errorf("files %v: %v", files, err)
+	}
+}
+
+// Whoever reads the events may stop reading, as "| head" does, or end with the Ctrl-C that was meant for both: that ends the
+// conversion, which leaves nothing.
+func TestConvertWhoseReaderEnds(t *testing.T) {
+	dir := t.TempDir()
+	in := filepath.Join(dir, "in.raw")
+	data := bytes.Repeat([]byte("berth..."), 8<<20)
+	copy(data[510:], "\x55\xaa")
+	if err := os.WriteFile(in, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In a process of its own: what a closed standard output does is to end that.
+	cmd := exec.CommandContext(t.Context(), program, "convert", in, filepath.Join(dir, "out.raw"), "--output", "json")
+	cmd.Env = append(os.Environ(), asBerth+"=1")
+	cmd.Stdout = w
+	text := new(bytes.Buffer)
+	cmd.Stderr = text
+	err = cmd.Run()
+	w.Close()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 2 {
+		t.Errorf("%v: %s", err, text)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("files %v: %v", files, err)
+	}
+}
+
+// What cannot be gone on with is said before it is begun, and what does not say how far it is, when it is met.
+func TestConvertThatCannotBeGoneOnWith(t *testing.T) {
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in.raw.gz"), filepath.Join(dir, "out.raw")
+	var file bytes.Buffer
+	w := gzip.NewWriter(&file)
+	disk := bytes.Repeat([]byte("berth..."), 1<<16)
+	copy(disk[510:], "\x55\xaa")
+	if _, err := w.Write(disk); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), os.WriteFile(in, file.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	c := convertCmd{File: in, Out: out, NoSkip: true, Resume: true, Output: "text"}
+	if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "without --resume") {
+		t.Error(err)
+	}
+	if err := os.WriteFile(out+".part", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Resume = false
+	if err := c.Run(t.Context()); err == nil || strings.Contains(err.Error(), "--resume") || !strings.Contains(err.Error(), "remove") {
+		t.Error(err)
+	}
+	c.File, c.Resume = filepath.Join(dir, "in.raw"), true
+	if err := os.WriteFile(c.File, append(make([]byte, 510), 0x55, 0xaa), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "remove") {
+		t.Error(err)
+	}
+	c.Out = filepath.Join(dir, "none", "out.raw")
+	if err := c.Run(t.Context()); err == nil || strings.Contains(err.Error(), "checkpoint") || !strings.Contains(err.Error(), "folder") {
+		t.Error(err)
 	}
 }
 
