@@ -274,9 +274,5 @@ var enableAccount = flow{
 }
 
 func (d *Desk) modification(ctx context.Context, id string) (*modificationRecord, error) {
-	var r modificationRecord
-	if err := d.db.NewSelect().Model(&r).Where("id = ?", id).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("desk: account modification %s: %w", id, err)
-	}
-	return &r, nil
+	return recordOf[modificationRecord](ctx, d.db, "account modification", "id", id)
 }

@@ -168,11 +168,7 @@ func cut(s string, n int) string {
 }
 
 func (d *Desk) customImport(ctx context.Context, id string) (*customImportRecord, error) {
-	var c customImportRecord
-	if err := d.db.NewSelect().Model(&c).Where("image_id = ?", id).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("desk: custom import %s: %w", id, err)
-	}
-	return &c, nil
+	return recordOf[customImportRecord](ctx, d.db, "custom import", "image_id", id)
 }
 
 // importCustomImage makes the image of an ImportCustomWorkspaceImage.
@@ -250,9 +246,9 @@ func (d *Desk) customSource(ctx context.Context, id string) error {
 		}
 		return err
 	}
-	var s snapshotRecord
-	if err := d.db.NewSelect().Model(&s).Where("id = ?", ami.SnapshotID).Scan(ctx); err != nil {
-		return fmt.Errorf("desk: snapshot %s: %w", ami.SnapshotID, err)
+	s, err := d.snapshot(ctx, ami.SnapshotID)
+	if err != nil {
+		return err
 	}
 	r := &workspaceImageRecord{ID: id, MachineImageID: ami.ID, SnapshotID: ami.SnapshotID, SizeBytes: s.SizeBytes, BootMode: ami.BootMode}
 	_, err = d.db.NewUpdate().Model(r).Column("machine_image_id", "snapshot_id", "size_bytes", "boot_mode").WherePK().Exec(ctx)

@@ -28,6 +28,16 @@ func (f *fixture) customImported(id string) *workspaces.DescribeCustomWorkspaceI
 	return out
 }
 
+// customEnded waits until an image is in a state that is an end.
+func (f *fixture) customEnded(id string, want types.CustomWorkspaceImageImportState) (out *workspaces.DescribeCustomWorkspaceImageImportOutput) {
+	f.t.Helper()
+	until(f.t, "the state "+string(want), func() bool {
+		out = f.customImported(id)
+		return out.State == want
+	})
+	return out
+}
+
 // Every state is passed through in Amazon's order, with a percentage that never falls; the source is an import task that has not
 // ended when it is asked for.
 func TestCustomImageOfAnImportTask(t *testing.T) {
@@ -92,9 +102,8 @@ func TestCustomImageOfAnImportTask(t *testing.T) {
 	if s, ok := f.customImported(id).ImageSource.(*types.ImageSourceIdentifierMemberEc2ImportTaskId); !ok || s.Value != *task.ImportTaskID {
 		t.Errorf("its source: %+v", f.customImported(id).ImageSource)
 	}
-	im, err := f.DescribeWorkspaceImages(t.Context(), &workspaces.DescribeWorkspaceImagesInput{ImageIds: []string{id}})
-	if err != nil || im.Images[0].State != types.WorkspaceImageStateAvailable {
-		t.Errorf("the image: %+v, %v", im, err)
+	if im := f.image(id); im.State != types.WorkspaceImageStateAvailable {
+		t.Errorf("the image: %+v", im)
 	}
 	if _, err := f.DeleteWorkspaceImage(t.Context(), &workspaces.DeleteWorkspaceImageInput{ImageId: &id}); err != nil {
 		t.Error(err)
@@ -113,8 +122,7 @@ func TestCustomImageThatIsUnfit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the end", func() bool { return f.customImported(*out.ImageId).State == types.CustomWorkspaceImageImportStateError })
-	c := f.customImported(*out.ImageId)
+	c := f.customEnded(*out.ImageId, types.CustomWorkspaceImageImportStateError)
 	for _, want := range []struct{ code, says string }{{"OperatingSystemVersionMismatch", "the disk has Windows 10"}, {"InPlaceUpgrade", ""}} {
 		if !slices.ContainsFunc(c.ErrorDetails, func(e types.CustomWorkspaceImageImportErrorDetails) bool {
 			return *e.ErrorCode == want.code && strings.Contains(*e.ErrorMessage, want.says)
@@ -127,8 +135,7 @@ func TestCustomImageThatIsUnfit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the end", func() bool { return f.customImported(*out.ImageId).State == types.CustomWorkspaceImageImportStateError })
-	if c := f.customImported(*out.ImageId); len(c.ErrorDetails) != 1 || *c.ErrorDetails[0].ErrorCode != "SourceImageFailed" || !strings.Contains(*c.StateMessage, "404 Not Found") {
+	if c = f.customEnded(*out.ImageId, types.CustomWorkspaceImageImportStateError); len(c.ErrorDetails) != 1 || *c.ErrorDetails[0].ErrorCode != "SourceImageFailed" || !strings.Contains(*c.StateMessage, "404 Not Found") {
 		t.Errorf("of an import that failed: %+v", c)
 	}
 }

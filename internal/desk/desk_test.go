@@ -193,14 +193,20 @@ func (f *fixture) ingested(ami, name string) (im types.WorkspaceImage) {
 		f.t.Fatal(err)
 	}
 	until(f.t, "the end of the ingestion", func() bool {
-		d, err := f.DescribeWorkspaceImages(f.t.Context(), &workspaces.DescribeWorkspaceImagesInput{ImageIds: []string{*out.ImageId}})
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		im = d.Images[0]
+		im = f.image(*out.ImageId)
 		return im.State != types.WorkspaceImageStatePending
 	})
 	return im
+}
+
+// image is a WorkSpaces image as it is described.
+func (f *fixture) image(id string) types.WorkspaceImage {
+	f.t.Helper()
+	out, err := f.DescribeWorkspaceImages(f.t.Context(), &workspaces.DescribeWorkspaceImagesInput{ImageIds: []string{id}})
+	if err != nil || len(out.Images) != 1 {
+		f.t.Fatalf("image %s: %+v, %v", id, out, err)
+	}
+	return out.Images[0]
 }
 
 // bundled makes a bundle of the sample machine, all steps before it included.

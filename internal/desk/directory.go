@@ -169,11 +169,7 @@ func (d *Desk) DescribeWorkspaceDirectories(ctx context.Context, in *workspaces.
 }
 
 func (d *Desk) directory(ctx context.Context, id string) (*directoryRecord, error) {
-	var r directoryRecord
-	if err := d.db.NewSelect().Model(&r).Where("id = ?", id).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("desk: directory %s: %w", id, err)
-	}
-	return &r, nil
+	return recordOf[directoryRecord](ctx, d.db, "directory", "id", id)
 }
 
 func directoryView(dir *directoryRecord, r *registrationRecord) types.WorkspaceDirectory {

@@ -156,9 +156,9 @@ func (d *Desk) stageSnapshot(ctx context.Context, snapshot, dst string) error {
 	if err := removeIfThere(dst); err != nil {
 		return err
 	}
-	var r snapshotRecord
-	if err := d.db.NewSelect().Model(&r).Where("id = ?", snapshot).Scan(ctx); err != nil {
-		return fmt.Errorf("desk: snapshot %s: %w", snapshot, err)
+	r, err := d.snapshot(ctx, snapshot)
+	if err != nil {
+		return err
 	}
 	return os.Link(d.storedFile(r.Digest), dst)
 }

@@ -449,10 +449,10 @@ func (e *EC2) CancelImportTask(ctx context.Context, in *CancelImportTaskInput) (
 }
 
 func (d *Desk) importTask(ctx context.Context, id string) (*importRecord, error) {
-	var r importRecord
-	if err := d.db.NewSelect().Model(&r).Where("id = ?", id).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("desk: import task %s: %w", id, err)
+	r, err := recordOf[importRecord](ctx, d.db, "import task", "id", id)
+	if err != nil {
+		return nil, err
 	}
-	one := []importRecord{r}
+	one := []importRecord{*r}
 	return &one[0], d.loadParts(ctx, one)
 }

@@ -48,6 +48,10 @@ type snapshotRecord struct {
 	CreatedAt     time.Time `bun:"created_at"`
 }
 
+func (d *Desk) snapshot(ctx context.Context, id string) (*snapshotRecord, error) {
+	return recordOf[snapshotRecord](ctx, d.db, "snapshot", "id", id)
+}
+
 type launchPermissionRecord struct {
 	bun.BaseModel `bun:"table:launch_permissions"`
 	ImageID       string `bun:"image_id,pk"`
@@ -146,9 +150,9 @@ func (d *Desk) blockDevices(ctx context.Context, r *machineImageRecord) ([]Block
 	}
 	var out []BlockDeviceMapping
 	for _, x := range disks {
-		var s snapshotRecord
-		if err := d.db.NewSelect().Model(&s).Where("id = ?", x.SnapshotID).Scan(ctx); err != nil {
-			return nil, fmt.Errorf("desk: snapshot %s: %w", x.SnapshotID, err)
+		s, err := d.snapshot(ctx, x.SnapshotID)
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, BlockDeviceMapping{DeviceName: aws.String(x.DeviceName), EBS: &EBSBlockDevice{
 			DeleteOnTermination: true, SnapshotID: aws.String(s.ID), VolumeSize: gibOf(s.SizeBytes), VolumeType: aws.String("gp2")}})

@@ -44,9 +44,9 @@ func (d *Desk) storedFile(digest string) string { return d.file("stored", stored
 
 // stored is a disk with what is under it.
 func (d *Desk) stored(ctx context.Context, digest string) (image.Stored, error) {
-	var r storedRecord
-	if err := d.db.NewSelect().Model(&r).Where("digest = ?", digest).Scan(ctx); err != nil {
-		return image.Stored{}, fmt.Errorf("desk: stored image %q: %w", digest, err)
+	r, err := recordOf[storedRecord](ctx, d.db, "stored image", "digest", digest)
+	if err != nil {
+		return image.Stored{}, err
 	}
 	s := image.Stored{Path: d.storedFile(digest)}
 	if r.Base != nil {

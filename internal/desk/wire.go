@@ -57,6 +57,15 @@ func paginate[T any](all []T, limit int32, most int, token *string, key func(T) 
 	return all, aws.String(base64.RawURLEncoding.EncodeToString([]byte(key(all[limit-1])))), nil
 }
 
+// recordOf reads the record that has an id in a column; sql.ErrNoRows (wrapped) when there is none. What it is comes into the error.
+func recordOf[T any](ctx context.Context, db bun.IDB, what, column, id string) (*T, error) {
+	var r T
+	if err := db.NewSelect().Model(&r).Where("? = ?", bun.Ident(column), id).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("desk: %s %s: %w", what, id, err)
+	}
+	return &r, nil
+}
+
 // insertNew inserts a record, and tells whether it is new: false when there is one already with the same value in a column
 // that is unique.
 func insertNew(ctx context.Context, db bun.IDB, record any, column string) (bool, error) {

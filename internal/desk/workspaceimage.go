@@ -94,9 +94,9 @@ func (d *Desk) ImportWorkspaceImage(ctx context.Context, in *workspaces.ImportWo
 		}
 		return nil, err
 	}
-	var snapshot snapshotRecord
-	if err := d.db.NewSelect().Model(&snapshot).Where("id = ?", ami.SnapshotID).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("desk: snapshot %s: %w", ami.SnapshotID, err)
+	snapshot, err := d.snapshot(ctx, ami.SnapshotID)
+	if err != nil {
+		return nil, err
 	}
 	r := &workspaceImageRecord{
 		ID: d.workspacesID("wsi-"), Name: aws.ToString(in.ImageName), Description: aws.ToString(in.ImageDescription), State: imagePending,
@@ -252,11 +252,7 @@ func (d *Desk) DeleteWorkspaceImage(ctx context.Context, in *workspaces.DeleteWo
 
 // workspaceImage reads an image's record; sql.ErrNoRows (wrapped) when there is none.
 func (d *Desk) workspaceImage(ctx context.Context, id string) (*workspaceImageRecord, error) {
-	var r workspaceImageRecord
-	if err := d.db.NewSelect().Model(&r).Where("id = ?", id).Scan(ctx); err != nil {
-		return nil, fmt.Errorf("desk: image %s: %w", id, err)
-	}
-	return &r, nil
+	return recordOf[workspaceImageRecord](ctx, d.db, "image", "id", id)
 }
 
 // ingestImage makes a WorkSpaces image of an AMI's disk.
@@ -416,9 +412,9 @@ func (d *Desk) storedDisks(ctx context.Context, r *workspaceImageRecord) (disks 
 		return nil, "", err
 	}
 	for _, x := range all {
-		var s snapshotRecord
-		if err := d.db.NewSelect().Model(&s).Where("id = ?", x.SnapshotID).Scan(ctx); err != nil {
-			return nil, "", fmt.Errorf("desk: snapshot %s: %w", x.SnapshotID, err)
+		s, err := d.snapshot(ctx, x.SnapshotID)
+		if err != nil {
+			return nil, "", err
 		}
 		k, err := d.stored(ctx, s.Digest)
 		if err != nil {
