@@ -19,7 +19,7 @@ func at(b []byte, offset int, n uint32) []byte {
 }
 
 func TestIsMember(t *testing.T) {
-	two := groupValue(administrators, accountOf(500), accountOf(byolRID))
+	two := groupValue(windows.Administrators, accountOf(500), accountOf(byolRID))
 	first := groupData + int(binary.LittleEndian.Uint32(two[groupMembers:]))
 	long := append([]byte(nil), two...)
 	long[first+1] = 16 // sub-authorities
@@ -30,22 +30,22 @@ func TestIsMember(t *testing.T) {
 		says  string // part of the error
 	}{
 		{"second of two", two, true, ""},
-		{"not there", groupValue(administrators, accountOf(500)), false, ""},
-		{"empty group", groupValue(administrators), false, ""},
-		{"well-known member before", groupValue(administrators, []byte{1, 1, 0, 0, 0, 0, 0, 5, 4, 0, 0, 0}, accountOf(byolRID)), true, ""},
-		{"same RID of another machine", groupValue(administrators, at(accountOf(byolRID), 12, 7)), false, ""},
+		{"not there", groupValue(windows.Administrators, accountOf(500)), false, ""},
+		{"empty group", groupValue(windows.Administrators), false, ""},
+		{"well-known member before", groupValue(windows.Administrators, []byte{1, 1, 0, 0, 0, 0, 0, 5, 4, 0, 0, 0}, accountOf(byolRID)), true, ""},
+		{"same RID of another machine", groupValue(windows.Administrators, at(accountOf(byolRID), 12, 7)), false, ""},
 		{"counted out", at(two, groupMembers+8, 1), false, ""},
 		{"another group", groupValue(0x221, accountOf(byolRID)), false, "0x221"},
 		{"short", two[:groupData-1], false, "header"},
 		{"members beyond the end", at(two, groupMembers, 0xfffffff0), false, "beyond"},
 		{"length beyond the end", at(two, groupMembers+4, uint32(len(two))), false, "beyond"},
 		{"more counted than there", at(two, groupMembers+8, 4), true, ""},
-		{"more counted than there, not found", at(groupValue(administrators, accountOf(500)), groupMembers+8, 2), false, "member 2 of 2 is not a SID"},
+		{"more counted than there, not found", at(groupValue(windows.Administrators, accountOf(500)), groupMembers+8, 2), false, "member 2 of 2 is not a SID"},
 		{"absurd count", at(two, groupMembers+8, 10_001), false, "10000 at most"},
 		{"SID of 16 sub-authorities", long, false, "member 1 of 2 is not a SID"},
 		{"SID cut off", at(two, groupMembers+4, 28+20), false, "member 2 of 2 is cut off"},
 	} {
-		in, err := isMember(c.value, administrators, accountOf(byolRID))
+		in, err := isMember(c.value, windows.Administrators, accountOf(byolRID))
 		if in != c.in || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, %v; want %v, %q", c.name, in, err, c.in, c.says)
 		}
@@ -55,29 +55,29 @@ func TestIsMember(t *testing.T) {
 func TestAccountFlags(t *testing.T) {
 	f := at(make([]byte, 0x50), userRID, byolRID)
 	f[userFlags], f[userFlags+1] = 0x11, 0x02
-	if flags, err := accountFlags(f, byolRID); err != nil || flags != 0x211 {
+	if flags, err := windows.AccountFlags(f, byolRID); err != nil || flags != 0x211 {
 		t.Errorf("flags %#x, %v", flags, err)
 	}
-	if flags, err := accountFlags(f[:userFlags+2], byolRID); err != nil || flags != 0x211 {
+	if flags, err := windows.AccountFlags(f[:userFlags+2], byolRID); err != nil || flags != 0x211 {
 		t.Errorf("a value that ends behind the flags: %#x, %v", flags, err)
 	}
-	if _, err := accountFlags(f[:userFlags+1], byolRID); err == nil {
+	if _, err := windows.AccountFlags(f[:userFlags+1], byolRID); err == nil {
 		t.Error("a value that ends within the flags is read")
 	}
-	if _, err := accountFlags(f, byolRID+1); err == nil {
+	if _, err := windows.AccountFlags(f, byolRID+1); err == nil {
 		t.Error("another account's value is read")
 	}
 }
 
 func TestAccountSID(t *testing.T) {
 	v := append(make([]byte, 0x40), machineSID...)
-	if sid, err := accountSID(v, byolRID); err != nil || string(sid) != string(accountOf(byolRID)) {
-		t.Errorf("SID %x, %v", sid, err)
+	if machine, err := windows.MachineSID(v); err != nil || string(machine.Account(byolRID)) != string(accountOf(byolRID)) {
+		t.Errorf("SID %x, %v", machine, err)
 	}
-	if _, err := accountSID(v[:len(v)-1], byolRID); err == nil {
+	if _, err := windows.MachineSID(v[:len(v)-1]); err == nil {
 		t.Error("a value that ends in no SID is read")
 	}
-	if _, err := accountSID(v[len(v)-23:], byolRID); err == nil {
+	if _, err := windows.MachineSID(v[len(v)-23:]); err == nil {
 		t.Error("a value shorter than a SID is read")
 	}
 }

@@ -297,20 +297,20 @@ func (r *reader) account(f *Facts) {
 	rid := f.BYOLAccount.Value
 	f.BYOLAccountFlags = value(r, windows.SAM, fmt.Sprintf(`%s\Users\%08X`, samAccounts, rid), "F", always, 0,
 		func(v windows.Value) (uint16, string, error) {
-			flags, err := accountFlags(v.Data, rid)
-			return flags, fmt.Sprintf("control flags %#04x at %#x", flags, userFlags), err
+			flags, err := windows.AccountFlags(v.Data, rid)
+			return flags, fmt.Sprintf("control flags %#04x at %#x", flags, windows.AccountFlagsAt), err
 		})
-	sid := value(r, windows.SAM, samAccounts, "V", always, nil, func(v windows.Value) ([]byte, string, error) {
-		sid, err := accountSID(v.Data, rid)
+	sid := value(r, windows.SAM, samAccounts, "V", always, nil, func(v windows.Value) (windows.SID, string, error) {
+		sid, err := windows.MachineSID(v.Data)
 		return sid, "the machine's SID", err
 	})
 	if !sid.OK() {
 		f.BYOLAccountAdministrator = likewise[bool](sid)
 		return
 	}
-	f.BYOLAccountAdministrator = value(r, windows.SAM, fmt.Sprintf(`%s\%08X`, samBuiltin, administrators), "C", always, false,
+	f.BYOLAccountAdministrator = value(r, windows.SAM, fmt.Sprintf(`%s\%08X`, samBuiltin, windows.Administrators), "C", always, false,
 		func(v windows.Value) (bool, string, error) {
-			in, err := isMember(v.Data, administrators, sid.Value)
+			in, err := isMember(v.Data, windows.Administrators, sid.Value.Account(rid))
 			if in {
 				return true, fmt.Sprintf("Administrators with RID %d among its members", rid), err
 			}

@@ -150,7 +150,7 @@ func judgeDrives(f *Facts, _ Params) Verdict {
 		}
 	}
 	if len(found) > 0 {
-		return unmet("There are drives beside C:: "+names(found)+".", on...).saw(seen)
+		return unmet("Beside C: there are drives: "+names(found)+".", on...).saw(seen)
 	}
 	if v, no := missing(on...); no {
 		return v

@@ -40,7 +40,7 @@ func FuzzDecoders(f *testing.F) {
 	f.Add([]byte("DMIO:ID:0123456789abcdef"), "____")
 	f.Add(make([]byte, productKeySize), `C:\..\..\x`)
 	f.Fuzz(func(t *testing.T, b []byte, s string) {
-		if sid, err := sidText(b); err == nil && !strings.HasPrefix(sid, "S-1-") {
+		if sid, err := windows.SIDText(b); err == nil && !strings.HasPrefix(sid, "S-1-") {
 			t.Errorf("a SID is %q", sid)
 		}
 		if text, err := countedText(b); err == nil && len(text) > 3*len(b) {

@@ -51,7 +51,7 @@ func (m *memory) apply(c windows.Change) error {
 		if !ok {
 			return fmt.Errorf("account %d has no F", c.RID)
 		}
-		v.Data[userFlags] &^= accountDisabled
+		v.Data[userFlags] &^= windows.AccountDisabled
 	case windows.CreateAccount:
 		m.setAccount(c.Name, byolRID, 0x10, true)
 	case windows.RunUninstaller:

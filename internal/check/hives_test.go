@@ -106,15 +106,15 @@ func TestRealSAM(t *testing.T) {
 		if v := data(open(samAccounts+`\Users\Names\`+a.name), ""); v.Type != a.rid {
 			t.Errorf("%s has RID %d, want %d", a.name, v.Type, a.rid)
 		}
-		flags, err := accountFlags(data(open(samAccounts+`\Users\`+hex8(a.rid)), "F").Data, a.rid)
-		if err != nil || flags&accountDisabled != 0 != a.disabled {
+		flags, err := windows.AccountFlags(data(open(samAccounts+`\Users\`+hex8(a.rid)), "F").Data, a.rid)
+		if err != nil || flags&windows.AccountDisabled != 0 != a.disabled {
 			t.Errorf("%s has flags %#x, %v; want disabled %v", a.name, flags, err, a.disabled)
 		}
-		sid, err := accountSID(domain.Data, a.rid)
+		machine, err := windows.MachineSID(domain.Data)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if in, err := isMember(group.Data, administrators, sid); err != nil || in != a.admin {
+		if in, err := isMember(group.Data, windows.Administrators, machine.Account(a.rid)); err != nil || in != a.admin {
 			t.Errorf("%s is an administrator: %v, %v; want %v", a.name, in, err, a.admin)
 		}
 	}

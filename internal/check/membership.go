@@ -47,7 +47,7 @@ func (r *reader) domain() Known[string] {
 		if len(strings.Trim(string(v.Data), "\x00")) == 0 {
 			return false, "no SID", nil
 		}
-		sid, err := sidText(v.Data)
+		sid, err := windows.SIDText(v.Data)
 		return true, sid, err
 	})
 	if !joined.OK() {
@@ -64,22 +64,6 @@ func (r *reader) domain() Known[string] {
 		return read("a domain whose name cannot be read", joined.From...)
 	}
 	return read(name.Value, append(joined.From, name.From...)...)
-}
-
-// sidText is a security identifier as people write it: "S-1-5-21-1-2-3".
-func sidText(b []byte) (string, error) {
-	if len(b) < sidHeader || b[0] != 1 || b[1] > maxSubAuthorities || len(b) < sidHeader+4*int(b[1]) {
-		return "", fmt.Errorf("%d bytes that are no SID", len(b))
-	}
-	var authority uint64
-	for _, c := range b[2:sidHeader] {
-		authority = authority<<8 | uint64(c)
-	}
-	text := fmt.Sprintf("S-1-%d", authority)
-	for i := range int(b[1]) {
-		text += fmt.Sprintf("-%d", binary.LittleEndian.Uint32(b[sidHeader+4*i:]))
-	}
-	return text, nil
 }
 
 // countedText decodes the security authority's texts: length and capacity in bytes (16 bits each), where the text begins (32 bits),

@@ -1,6 +1,10 @@
 package check
 
-import "testing"
+import (
+	"testing"
+
+	"berth/internal/windows"
+)
 
 const (
 	joined = `[SECURITY\Policy\PolPrDmS]` + "\n" + `@=hex(0):01,04,00,00,00,00,00,05,15,00,00,00,b1,02,7a,11,c4,94,31,57,8d,20,be,40` + "\n"
@@ -36,7 +40,7 @@ func TestSIDText(t *testing.T) {
 		{[]byte{2, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0}, ""},
 		{nil, ""},
 	} {
-		if got, err := sidText(c.b); got != c.want || (err == nil) != (c.want != "") {
+		if got, err := windows.SIDText(c.b); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%x is %q, %v; want %q", c.b, got, err, c.want)
 		}
 	}

@@ -99,26 +99,28 @@ func TestJSON(t *testing.T) {
 }
 
 func FuzzMember(f *testing.F) {
-	f.Add(groupValue(administrators, accountOf(500), accountOf(byolRID)))
-	f.Add(groupValue(administrators))
+	f.Add(groupValue(windows.Administrators, accountOf(500), accountOf(byolRID)))
+	f.Add(groupValue(windows.Administrators))
 	f.Add([]byte{})
-	bad := groupValue(administrators, accountOf(byolRID))
+	bad := groupValue(windows.Administrators, accountOf(byolRID))
 	bad[groupMembers] = 0xff // members beyond the end
 	f.Add(bad)
-	many := groupValue(administrators, accountOf(byolRID))
+	many := groupValue(windows.Administrators, accountOf(byolRID))
 	copy(many[groupMembers+8:], "\xff\xff\xff\xff")
 	f.Add(many)
 	f.Fuzz(func(t *testing.T, c []byte) {
 		sid := accountOf(byolRID)
-		in, err := isMember(c, administrators, sid)
+		in, err := isMember(c, windows.Administrators, sid)
 		if in && (err != nil || !bytes.Contains(c, sid)) {
 			t.Errorf("a member that is not there: %v, %x", err, c)
 		}
-		if flags, err := accountFlags(c, byolRID); err != nil && flags != 0 {
+		if flags, err := windows.AccountFlags(c, byolRID); err != nil && flags != 0 {
 			t.Errorf("flags %#x with error %v", flags, err)
 		}
-		if sid, err := accountSID(c, byolRID); err == nil && len(sid) != 28 {
-			t.Errorf("a SID of %d bytes", len(sid))
+		if machine, err := windows.MachineSID(c); err == nil {
+			if rid, ok := machine.Account(byolRID).RID(machine); !ok || rid != byolRID {
+				t.Errorf("the account of %x has RID %d, %v", machine, rid, ok)
+			}
 		}
 	})
 }

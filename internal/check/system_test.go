@@ -287,6 +287,9 @@ const fitText = `Windows Registry Editor Version 5.00
 "WallPaper"=""
 `
 
+// Where the values of the SAM hive have what these machines are given there; see internal/windows/sam.go.
+const userRID, userFlags, groupMembers, groupData = 0x30, 0x38, 0x28, 0x34
+
 const byolRID = 1001
 
 // fit makes the machine of fitText: its account, and a disk as a virtual machine with legacy BIOS has it.
@@ -415,7 +418,7 @@ func (m *memory) setAccount(name string, rid uint32, flags uint16, administrator
 			members = append(members, accountOf(rid))
 		}
 	}
-	sam.Make(samBuiltin + `\00000220`).Set(windows.Value{Name: "C", Type: windows.RegBinary, Data: groupValue(administrators, members...)})
+	sam.Make(samBuiltin + `\00000220`).Set(windows.Value{Name: "C", Type: windows.RegBinary, Data: groupValue(windows.Administrators, members...)})
 }
 
 // replace puts a hive in the place of the one of its name.

@@ -56,7 +56,7 @@ var userCases = []testCase{
 	{"a mapped drive that Windows tells of", func(t *testing.T, m *memory) {
 		signedIn(joeDrive)(t, m)
 		m.machine.Drives = []windows.Drive{{Kind: windows.NetworkDrive, Letter: "Z:", Medium: `\\files\team`}}
-	}, Options{}, "AdditionalDrivesAttached", Fail, `beside C:: network drive Z: (\\files\team).`},
+	}, Options{}, "AdditionalDrivesAttached", Fail, `Beside C: there are drives: network drive Z: (\\files\team).`},
 
 	{"a user's registry unread", broken("c:/" + joeFile), Options{}, "AdditionalSoftwareInstalled", Unknown, "C:/Users/Joe/NTUSER.DAT: bad cell"},
 	{"a user's registry unread, drives", broken("c:/" + joeFile), Options{}, "AdditionalDrivesAttached", Unknown, "bad cell"},

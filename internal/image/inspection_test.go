@@ -508,7 +508,7 @@ func TestMembersRefuses(t *testing.T) {
 		return b
 	}
 	group := func(offset, length uint32, data []byte) []byte {
-		b := make([]byte, groupDataAt)
+		b := groupHead(3)
 		b[groupMembersAt], b[groupMembersAt+4] = byte(offset), byte(length)
 		b[groupMembersAt+3], b[groupMembersAt+7] = byte(offset>>24), byte(length>>24)
 		return append(b, data...)
@@ -676,12 +676,22 @@ func TestListsAreBounded(t *testing.T) {
 	}
 }
 
+// Where a local group has its members' offset, and what that counts from; see internal/windows/sam.go.
+const groupMembersAt, groupDataAt = 0x28, 0x34
+
+// groupHead begins the value C of the group Administrators, with a count of members.
+func groupHead(members byte) []byte {
+	b := make([]byte, groupDataAt)
+	b[0], b[1], b[groupMembersAt+8] = 0x20, 2, members
+	return b
+}
+
 // FuzzMembers: a local group of a stranger's machine never makes us panic, and every RID that is told is in it.
 func FuzzMembers(f *testing.F) {
 	machine := []byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}
 	sid := append(bytes.Clone(machine), 0xf4, 1, 0, 0)
 	sid[1] = 5
-	head := make([]byte, groupDataAt)
+	head := groupHead(1)
 	head[groupMembersAt+4] = byte(len(sid))
 	f.Add(append(bytes.Clone(head), sid...))
 	f.Add(head[:groupDataAt-1])

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"strings"
 
 	"berth/internal/check"
@@ -19,7 +20,7 @@ func sights(f check.Finding) []sight {
 	for _, e := range f.Evidence {
 		where, what := split(e)
 		detail := check.Printable(e.Detail())
-		if what != "" && value && was.Hive == e.Hive && was.Key == e.Key {
+		if what != "" && value && was.Hive == e.Hive && was.File == e.File && was.Key == e.Key {
 			last := &all[len(all)-1]
 			if n := len(last.What) - 1; detail != "" && last.What[n] == detail {
 				last.What = last.What[:n]
@@ -42,7 +43,7 @@ func sights(f check.Finding) []sight {
 
 // split cuts the text of a registry value after its key; what is empty for anything else.
 func split(e check.Evidence) (where, what string) {
-	key := string(e.Hive) + `\` + e.Key
+	key := cmp.Or(e.File, string(e.Hive)) + `\` + e.Key // a user's hive is told by its file
 	if rest, ok := strings.CutPrefix(e.Text, key+`\`); ok && e.Hive != "" && e.Value != "" && rest != "" {
 		return check.Printable(key), check.Printable(rest)
 	}

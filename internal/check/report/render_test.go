@@ -487,3 +487,24 @@ func FuzzRender(f *testing.F) {
 		}
 	})
 }
+
+// TestSightsOfUsersHives: values of a user's key stand below it, as those of the machine's do, and apart from another user's.
+func TestSightsOfUsersHives(t *testing.T) {
+	var list []check.Evidence
+	for _, user := range []string{"Ann", "Joe"} {
+		for _, name := range []string{"RemotePath", "UserName"} {
+			file := "C:/Users/" + user + "/NTUSER.DAT"
+			list = append(list, check.Evidence{Text: file + `\Network\Z\` + name + ` = "x" (REG_SZ)`, Hive: "NTUSER", File: file, Key: `Network\Z`, Value: name})
+		}
+	}
+	got := strings.Join(lines(check.Finding{Evidence: list}), "\n")
+	const want = `C:/Users/Ann/NTUSER.DAT\Network\Z
+  RemotePath = "x" (REG_SZ)
+  UserName = "x" (REG_SZ)
+C:/Users/Joe/NTUSER.DAT\Network\Z
+  RemotePath = "x" (REG_SZ)
+  UserName = "x" (REG_SZ)`
+	if got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
