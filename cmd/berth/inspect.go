@@ -32,11 +32,9 @@ Exit codes: 0 it was read; 1 with --verify: it is not what its manifest says; 2 
 }
 
 func (c inspectCmd) Run(ctx context.Context) error {
-	// What the packages' beginnings and the command line's parser left is half of what a look needs, and room for its own
-	// garbage would be more than what it holds.
+	// What the packages' beginnings and the command line's parser left is half of what a look needs.
 	debug.FreeOSMemory()
 	returnProgram()
-	defer debug.SetGCPercent(debug.SetGCPercent(30))
 	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format)})
 	if err != nil {
 		return err // exit code 2
