@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"berth/internal/windows"
 	"berth/internal/windows/registry"
@@ -286,6 +287,21 @@ func TestTruncatedHives(t *testing.T) {
 	}
 }
 
+// TestTruncatedUserHive cuts a user's hive short, at every page: the machine is never fit.
+func TestTruncatedUserHive(t *testing.T) {
+	m := fit(t)
+	whole := m.files[joeFile].Data
+	if !Run(Collect(t.Context(), m), Options{}).Fit {
+		t.Fatal("it is not fit to begin with")
+	}
+	for cut := len(whole) - 256; cut >= 0; cut -= 256 {
+		m.files[joeFile] = &fstest.MapFile{Data: whole[:cut:cut]}
+		if Run(Collect(t.Context(), m), Options{}).Fit {
+			t.Errorf("cut at %#x it is fit", cut)
+		}
+	}
+}
+
 // hiveNames are the hives that facts are read from.
 var hiveNames = []windows.Hive{windows.SystemHive, windows.Software, windows.SAM, windows.Security, windows.Default, windows.BCD}
 
@@ -314,9 +330,14 @@ func FuzzHives(f *testing.F) {
 		f.Add(uint8(i), file)
 		f.Add(uint8(i), file[:len(file)/2])
 	}
+	f.Add(uint8(len(hiveNames)), m.files[joeFile].Data)
+	m.setProfile(f, "Joe", joeZoom+"\n"+joeDrive)
+	f.Add(uint8(len(hiveNames)), m.files[joeFile].Data)
 	f.Fuzz(func(t *testing.T, hive uint8, file []byte) {
 		s := onHives{fit(t), map[windows.Hive]*registry.Hive{}}
-		if !s.load(t, hiveNames[int(hive)%len(hiveNames)], file) {
+		if n := int(hive) % (len(hiveNames) + 1); n == len(hiveNames) { // the hive of a user
+			s.files[joeFile] = &fstest.MapFile{Data: file}
+		} else if !s.load(t, hiveNames[n], file) {
 			t.Skip()
 		}
 		s.machine.Disks = nil

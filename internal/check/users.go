@@ -18,10 +18,12 @@ const (
 	maxUsers = 200
 	// maxMapped bounds the network drives of a user that are read; there are 26 letters.
 	maxMapped = 64
-	// userHive is how the registry of a user is called in evidence, beside its file.
-	userHive windows.Hive = "NTUSER"
-	hiveFile              = "NTUSER.DAT"
+	// hiveFile is a user's registry in the profile's folder.
+	hiveFile = "NTUSER.DAT"
 )
+
+// userHive is how the registry of a user is called in evidence, beside its file.
+const userHive windows.Hive = "NTUSER"
 
 // profile is a user's folder, with slashes and without the drive, and who it is of.
 type profile struct {
