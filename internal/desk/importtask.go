@@ -188,7 +188,7 @@ func (d *Desk) newImport(ctx context.Context, r *importRecord, cs []DiskContaine
 		r.Sources = append(r.Sources, s)
 	}
 	var err error
-	if r.Request, err = r.digest(); err != nil {
+	if r.Request, err = r.digest(tags); err != nil {
 		return nil, err
 	}
 	r.Status, r.StatusMessage, r.Progress, r.CreatedAt = taskActive, "pending", 2, d.now()
@@ -225,14 +225,16 @@ func (d *Desk) newImport(ctx context.Context, r *importRecord, cs []DiskContaine
 	return r, nil
 }
 
-// digest is what tells a request from another one with the same token.
-func (r *importRecord) digest() (string, error) {
+// digest is what tells a request, which gives the task those tags, from another one with the same token. The order of tags is nothing.
+func (r *importRecord) digest(tags []EC2Tag) (string, error) {
+	tags = slices.Clone(tags)
+	slices.SortStableFunc(tags, func(a, b EC2Tag) int { return strings.Compare(aws.ToString(a.Key), aws.ToString(b.Key)) })
 	var sources []importSource
 	for _, s := range r.Sources {
 		s.TaskID = ""
 		sources = append(sources, s)
 	}
-	b, err := json.Marshal([]any{r.Kind, r.Description, r.Architecture, r.LicenseType, r.UsageOperation, r.BootMode, sources})
+	b, err := json.Marshal([]any{r.Kind, r.Description, r.Architecture, r.LicenseType, r.UsageOperation, r.Hypervisor, r.BootMode, sources, tags})
 	if err != nil {
 		return "", fmt.Errorf("desk: %w", err)
 	}
@@ -416,6 +418,9 @@ func (d *Desk) snapshotTask(ctx context.Context, r *importRecord) (ImportSnapsho
 		detail.Status = aws.String(r.Status)
 	default:
 		detail.Progress = aws.String(fmt.Sprint(r.Progress))
+		if s.StatusMessage != nil { // there is no other place in which to say what is waited for
+			detail.StatusMessage = aws.String(fmt.Sprintf("%s [%s]", r.StatusMessage, *s.StatusMessage))
+		}
 	}
 	return ImportSnapshotTask{Description: optional(r.Description), ImportTaskID: aws.String(r.ID), SnapshotTaskDetail: detail, Tags: tags}, err
 }

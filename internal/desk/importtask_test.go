@@ -108,7 +108,14 @@ func TestImportOfASnapshot(t *testing.T) {
 func TestClientToken(t *testing.T) {
 	f := newFixture(t)
 	key := f.upload(sample(t, phony.Base, "qcow2"))
-	in := &ImportImageInput{ClientToken: aws.String("once"), DiskContainers: fromBucket(key)}
+	with := func(change func(*ImportImageInput)) *ImportImageInput {
+		in := &ImportImageInput{ClientToken: aws.String("once"), DiskContainers: fromBucket(key), Hypervisor: aws.String("xen"), TagSpecifications: tagged("a", "1", "b", "2")}
+		if change != nil {
+			change(in)
+		}
+		return in
+	}
+	in := with(nil)
 	tasks := make(chan string, 4)
 	for range cap(tasks) {
 		go func() {
@@ -127,9 +134,65 @@ func TestClientToken(t *testing.T) {
 			t.Errorf("one token, the tasks %s and %s", first, task)
 		}
 	}
-	_, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{ClientToken: aws.String("once"), DiskContainers: fromBucket("other")})
-	refusal(t, err, "IdempotentParameterMismatch", "client token")
+	for name, change := range map[string]func(in *ImportImageInput){
+		"source":        func(in *ImportImageInput) { in.DiskContainers = fromBucket("other") },
+		"hypervisor":    func(in *ImportImageInput) { in.Hypervisor = nil },
+		"tag's value":   func(in *ImportImageInput) { in.TagSpecifications = tagged("a", "1", "b", "3") },
+		"tag's key":     func(in *ImportImageInput) { in.TagSpecifications = tagged("a", "1", "c", "2") },
+		"fewer tags":    func(in *ImportImageInput) { in.TagSpecifications = tagged("a", "1") },
+		"description":   func(in *ImportImageInput) { in.Description = aws.String("of mine") },
+		"other licence": func(in *ImportImageInput) { in.LicenseType = aws.String(licenseBYOL) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := f.EC2().ImportImage(callerContext(), with(change))
+			refusal(t, err, "IdempotentParameterMismatch", "client token")
+		})
+	}
+	again, err := f.EC2().ImportImage(callerContext(), with(func(in *ImportImageInput) { in.TagSpecifications = tagged("b", "2", "a", "1") }))
+	if err != nil || *again.ImportTaskID != first {
+		t.Errorf("the same tags in another order: %+v, %v", again, err)
+	}
 	f.ended(first)
+}
+
+// tagged are the tags of an import's task: keys and values in turn.
+func tagged(pairs ...string) []TagSpecification {
+	s := TagSpecification{ResourceType: aws.String("import-image-task")}
+	for i := 0; i < len(pairs); i += 2 {
+		s.Tags = append(s.Tags, EC2Tag{Key: &pairs[i], Value: &pairs[i+1]})
+	}
+	return []TagSpecification{s}
+}
+
+// A snapshot's task says what it waits for in its only message; once it is over that is gone.
+func TestASnapshotsTaskSaysWhatItWaitsFor(t *testing.T) {
+	f := newFixture(t)
+	key := f.upload(sample(t, phony.Base, "qcow2"))
+	for range heavyStages {
+		f.heavy <- struct{}{}
+	}
+	out, err := f.EC2().ImportSnapshot(callerContext(), &ImportSnapshotInput{DiskContainer: &fromBucket(key)[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	detail := func() *SnapshotTaskDetail {
+		t.Helper()
+		now, err := f.EC2().DescribeImportSnapshotTasks(t.Context(), &DescribeImportSnapshotTasksInput{ImportTaskIDs: []string{*out.ImportTaskID}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now.ImportSnapshotTasks[0].SnapshotTaskDetail
+	}
+	until(t, "its turn to be waited for", func() bool {
+		return aws.ToString(detail().StatusMessage) == "pending [other imports, for its turn]"
+	})
+	for range heavyStages {
+		<-f.heavy
+	}
+	until(t, "its end", func() bool { return *detail().Status != taskActive })
+	if d := detail(); *d.Status != taskCompleted || d.StatusMessage != nil {
+		t.Errorf("%s: %q", *d.Status, aws.ToString(d.StatusMessage))
+	}
 }
 
 func TestFiltersThatDoNotExist(t *testing.T) {
