@@ -30,7 +30,7 @@ type convertCmd struct {
 	Disk   int    `help:"Which disk of an OVA that has several, from 1 on." placeholder:"N"`
 	Format string `help:"What the file is (${copyFormats}), where its content could be taken for something else." placeholder:"NAME"`
 
-	NoSkip        bool `help:"Leave nothing out. Otherwise what NTFS has free is left out, and the contents of page files and of a hibernation file that holds no Windows."`
+	NoSkip        bool `help:"Leave nothing out; no --keep flag goes with it. Otherwise what NTFS has free is left out, and the contents of page files and of a hibernation file that holds no Windows."`
 	KeepFree      bool `help:"Do not leave out what NTFS has free: deleted files can be found in the copy, too."`
 	KeepPageFiles bool `help:"Do not leave out the contents of pagefile.sys and swapfile.sys."`
 	KeepHiberfile bool `help:"Do not leave out the contents of hiberfil.sys."`
@@ -63,6 +63,9 @@ const convertMemory = 80 << 20
 func (c convertCmd) Run(ctx context.Context) error {
 	form, err := c.form()
 	if err != nil {
+		return err
+	}
+	if err := c.kept(); err != nil {
 		return err
 	}
 	if _, err := os.Lstat(c.Out); err == nil {
@@ -151,6 +154,19 @@ func (c convertCmd) form() (disk.Form, error) {
 	return form, nil
 }
 
+// kept refuses flags that say what is not to be left out where nothing is.
+func (c convertCmd) kept() error {
+	for _, flag := range []struct {
+		name  string
+		given bool
+	}{{"--keep-free", c.KeepFree}, {"--keep-page-files", c.KeepPageFiles}, {"--keep-hiberfile", c.KeepHiberfile}} {
+		if c.NoSkip && flag.given {
+			return fmt.Errorf("--no-skip leaves nothing out at all: say either it or %s", flag.name)
+		}
+	}
+	return nil
+}
+
 // identity tells the source, and what is left out of it, from any other.
 func (c convertCmd) identity() (string, error) {
 	path, err := filepath.Abs(c.File)
@@ -171,11 +187,17 @@ func (c convertCmd) shown(ctx context.Context, d disk.Disk, opt disk.CopyOptions
 		p := newPace(time.Now)
 		opt.Progress = func(at, all int64) {
 			rate, left := p.at(at, all)
-			if all < 0 { // how much comes out of a gzip file shows at its end
-				say(fmt.Sprintf("%s, %s/s", size(at), size(rate)))
-				return
+			text := size(at)
+			if all >= 0 { // how much comes out of a gzip file shows at its end
+				text = fmt.Sprintf("%s %3d %% of %s", bar(at, all), at*100/max(all, 1), size(all))
 			}
-			say(fmt.Sprintf("%s %3d %% of %s, %s/s, %s left", bar(at, all), at*100/all, size(all), size(rate), left.Round(time.Second)))
+			if rate > 0 {
+				text += fmt.Sprintf(", %s/s", size(rate))
+			}
+			if left >= 0 {
+				text += fmt.Sprintf(", %s left", left.Round(time.Second))
+			}
+			say(text)
 		}
 		done, err = disk.CopyFile(ctx, c.Out, d, opt)
 		return fmt.Sprintf("%s, %s of %s", c.Out, size(done.Plain+done.Passed+done.Packed), size(done.Size)), err
@@ -199,17 +221,42 @@ type pace struct {
 
 func newPace(now func() time.Time) *pace { return &pace{now: now, begun: now(), first: true} }
 
-// at is called when at of all bytes are done. It returns bytes per second, and what is left at that rate.
+// at is called when at of all bytes are done; all is below zero where it is not known. It returns bytes per second, 0 until that is known,
+// and what is left at that rate, -1 where that is not.
 func (p *pace) at(at, all int64) (rate int64, left time.Duration) {
 	if p.first {
 		p.from, p.first = at, false
 	}
 	took := p.now().Sub(p.begun).Seconds()
 	if took <= 0 || at <= p.from {
-		return 0, 0
+		return 0, -1
 	}
-	rate = int64(float64(at-p.from) / took)
-	return rate, time.Duration(float64(max(0, all-at)) / float64(max(rate, 1)) * float64(time.Second))
+	rate = max(1, int64(float64(at-p.from)/took))
+	if all < 0 {
+		return rate, -1
+	}
+	return rate, time.Duration(float64(max(0, all-at)) / float64(rate) * float64(time.Second))
+}
+
+// converting is every object of berth convert --output json but the last.
+type converting struct {
+	Event string `json:"event"` // "progress"
+	Done  int64  `json:"done"`
+	Size  int64  `json:"size"` // -1: not known
+	// Rate and Left are absent until they are known; Left always is where Size is not known.
+	Rate int64    `json:"bytesPerSecond,omitempty"`
+	Left *float64 `json:"secondsLeft,omitempty"`
+}
+
+// event is how far a conversion is, at a pace.
+func (p *pace) event(at, all int64) converting {
+	rate, left := p.at(at, all)
+	e := converting{Event: "progress", Done: at, Size: all, Rate: rate}
+	if left >= 0 {
+		seconds := left.Seconds()
+		e.Left = &seconds
+	}
+	return e
 }
 
 // converted is the last object of berth convert --output json.
@@ -238,16 +285,10 @@ func (c convertCmd) events(ctx context.Context, w io.Writer, d disk.Disk, opt di
 	defer cancel(nil)
 	p, last := newPace(time.Now), time.Time{}
 	opt.Progress = func(at, all int64) {
-		rate, left := p.at(at, all)
+		event := p.event(at, all)
 		if now := time.Now(); now.Sub(last) > 500*time.Millisecond {
 			last = now
-			if err := out.Encode(struct {
-				Event string  `json:"event"`
-				Done  int64   `json:"done"`
-				Size  int64   `json:"size"` // -1: not known
-				Rate  int64   `json:"bytesPerSecond"`
-				Left  float64 `json:"secondsLeft"`
-			}{"progress", at, all, rate, left.Seconds()}); err != nil {
+			if err := out.Encode(event); err != nil {
 				cancel(err) // nobody reads them any more
 			}
 		}
@@ -283,7 +324,7 @@ func (c convertCmd) tell(w io.Writer, done disk.Copied, left image.LeftOut) {
 		fmt.Fprintf(w, "  left out: %s of what the export stores: %s\n", size(done.Skipped), strings.Join(names, ", "))
 	}
 	for _, why := range left.Kept {
-		fmt.Fprintln(w, "  nothing left out:", image.Printable(why))
+		fmt.Fprintln(w, "  copied in full:", image.Printable(why))
 	}
 	if done.Digest != "" {
 		fmt.Printf("%s  %s\n", done.Digest, c.Out)

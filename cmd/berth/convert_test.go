@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"berth/internal/disk"
+	"berth/internal/image"
 )
 
 func TestConvert(t *testing.T) {
@@ -34,6 +35,9 @@ func TestConvert(t *testing.T) {
 		{"convert", in, filepath.Join(dir, "new")},                    // what?
 		{"convert", in, filepath.Join(dir, "new.raw"), "--layout", "zstd"},
 		{"convert", in, filepath.Join(dir, "new.qcow2"), "--no-verify"},
+		{"convert", in, filepath.Join(dir, "new.raw"), "--no-skip", "--keep-free"},
+		{"convert", in, filepath.Join(dir, "new.raw"), "--no-skip", "--keep-page-files"},
+		{"convert", in, filepath.Join(dir, "new.raw"), "--no-skip", "--keep-hiberfile"},
 		{"convert", in, filepath.Join(dir, "new.qcow2"), "--no-verify", "--layout", "compact", "--digest"},
 	} {
 		if code := run(args); code != 2 {
@@ -226,15 +230,43 @@ func TestConvertThatCannotBeGoneOnWith(t *testing.T) {
 func TestPace(t *testing.T) {
 	now := time.Unix(0, 0)
 	p := newPace(func() time.Time { return now })
-	if rate, left := p.at(1000, 5000); rate != 0 || left != 0 {
-		t.Errorf("at once: %d, %v", rate, left)
+	event := func(at, all int64, want string) {
+		t.Helper()
+		if got, err := json.Marshal(p.event(at, all)); err != nil || string(got) != want {
+			t.Errorf("%s, want %s: %v", got, want, err)
+		}
 	}
+	event(1000, 5000, `{"event":"progress","done":1000,"size":5000}`)
 	now = now.Add(2 * time.Second)
-	if rate, left := p.at(3000, 5000); rate != 1000 || left != 2*time.Second {
-		t.Errorf("%d, %v", rate, left)
-	}
+	event(1000, 5000, `{"event":"progress","done":1000,"size":5000}`)
+	event(3000, 5000, `{"event":"progress","done":3000,"size":5000,"bytesPerSecond":1000,"secondsLeft":2}`)
+	event(5000, 5000, `{"event":"progress","done":5000,"size":5000,"bytesPerSecond":2000,"secondsLeft":0}`)
+	event(3000, -1, `{"event":"progress","done":3000,"size":-1,"bytesPerSecond":1000}`) // out of gzip
 	if got := bar(1, 2); got != "██████████░░░░░░░░░░" {
 		t.Error(got)
+	}
+}
+
+// What is left out and what is not are said of different volumes, and in words that do not contradict.
+func TestConvertTellsEachVolumeOnce(t *testing.T) {
+	var b bytes.Buffer
+	convertCmd{}.tell(&b, disk.Copied{Skipped: 3 << 20}, image.LeftOut{Free: 2 << 20, Files: map[string]int64{"pagefile.sys": 1 << 20}, Kept: []string{"Partition 2: it is marked dirty."}})
+	const want = "  left out: 3.0 MiB of what the export stores: what NTFS has free, pagefile.sys (1.0 MiB)\n  copied in full: Partition 2: it is marked dirty.\n"
+	if b.String() != want {
+		t.Errorf("%s, want %s", b.String(), want)
+	}
+}
+
+// An error is said once, on standard error, by a step's line or by the program's last: not by both.
+func TestConvertSaysAnErrorOnce(t *testing.T) {
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in.raw"), filepath.Join(dir, "out.raw")
+	if err := errors.Join(os.WriteFile(in, append(make([]byte, 510), 0x55, 0xaa), 0o600), os.WriteFile(out+".part", nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := berth(t, "convert", in, out)
+	if code != 2 || strings.Count(stderr, "out.raw.part") != 1 || strings.Count(stderr, "✗") != 1 || !strings.Contains(stderr, "\nberth: ") {
+		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }
 

@@ -34,7 +34,8 @@ func newProgress(f *os.File) *progress {
 	return p
 }
 
-// step does one step. do is given a way to say how it goes, and returns what came of it.
+// step does one step. do is given a way to say how it goes, and returns what came of it. Of a step that fails, its line shows how far it
+// came: what the error is, whoever gets it says.
 func (p *progress) step(name string, do func(say func(string)) (string, error)) error {
 	if p.begins != nil {
 		p.begins(name)
@@ -43,7 +44,7 @@ func (p *progress) step(name string, do func(say func(string)) (string, error)) 
 	var mu sync.Mutex
 	text := ""
 	show := func(mark string) {
-		line := fmt.Sprintf("%s %-23s %6s  %s", mark, name, seconds(time.Since(begun)), text)
+		line := strings.TrimRight(fmt.Sprintf("%s %-23s %6s  %s", mark, name, seconds(time.Since(begun)), text), " ")
 		if !p.terminal {
 			fmt.Fprintln(p.w, line)
 			return
@@ -75,10 +76,9 @@ func (p *progress) step(name string, do func(say func(string)) (string, error)) 
 	})
 	close(stop)
 	<-stopped
-	mark := "✓"
-	text = result
-	if err != nil {
-		mark, text = "✗", firstLine(err.Error())
+	mark := "✗"
+	if err == nil {
+		mark, text = "✓", result
 	}
 	show(mark)
 	if p.terminal {
@@ -110,11 +110,6 @@ func size(n int64) string {
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 	}
 	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-}
-
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	return s
 }
 
 // clip cuts a line to a number of characters.
