@@ -104,6 +104,16 @@ func Copy(ctx context.Context, dst Target, img Image, opt CopyOptions) (Copied, 
 	return c.run(ctx)
 }
 
+// WriteEmpty writes a QCOW2 of size bytes, a multiple of 512, that stores nothing, to dst.
+func WriteEmpty(dst Target, size int64) error {
+	q := newQCOW2Sink(dst, false)
+	if err := q.begin(size); err != nil {
+		return err
+	}
+	_, err := q.end(size)
+	return err
+}
+
 // Digest is Copied.Digest of a disk.
 func Digest(ctx context.Context, img Image) (string, error) {
 	c, err := newCopying(nil, img, CopyOptions{Digest: true})

@@ -198,7 +198,7 @@ func TestCopyThatCannotBegin(t *testing.T) {
 
 // What can never be gone on with is not kept for that: a stream's middle cannot be entered, and without a name nobody knows its source.
 func TestCopiesThatCannotBeGoneOnWith(t *testing.T) {
-	guest := guestDisk(8<<20, 1)
+	guest := guestDisk(32<<20, 1) // more than is under way at a time
 	for name, c := range map[string]struct {
 		file       []byte
 		checkpoint string

@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -170,5 +171,29 @@ func TestQCOW2OfALargeDisk(t *testing.T) {
 				t.Errorf("a file of %d bytes for %d", done.File, stored)
 			}
 		})
+	}
+}
+
+func TestWriteEmpty(t *testing.T) {
+	for _, size := range []int64{512, 64 << 30, 15 << 40} {
+		path := filepath.Join(t.TempDir(), "empty")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(WriteEmpty(f, size), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		qemuImg(t, "check", "-q", "-f", "qcow2", path)
+		e, err := OpenFile(path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeAfter(t, e)
+		for x, err := range e.Disks[0].Extents() {
+			if want := (Extent{Length: size, Kind: Unallocated, At: -1}); x != want || err != nil {
+				t.Errorf("%+v, %v, want %+v", x, err, want)
+			}
+		}
 	}
 }

@@ -30,11 +30,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// service ensures the machine, with a QEMU or qemu-img that stops on the way and tells where: see TestCrash.
+// service ensures the machine, with a QEMU that may stop it on the way: see TestCrash.
 func service(dir string) error {
 	d, err := open(Config{
 		Dir: dir, Log: slog.New(slog.DiscardHandler), Accelerator: "tcg",
-		QEMU: os.Getenv("QEMU_TEST_QEMU"), QEMUImg: os.Getenv("QEMU_TEST_IMG"),
+		QEMU: os.Getenv("QEMU_TEST_QEMU"),
 	})
 	if err != nil {
 		return err
@@ -59,17 +59,18 @@ func TestCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		name      string
-		qemu, img string // shell
-		survives  bool   // a QEMU is there before the next service looks
+		name     string
+		qemu     string // shell
+		file     string // of the machine's folder, and the system call about its part that strace kills the service at
+		call     string
+		survives bool // a QEMU is there before the next service looks
 	}{
-		{"before the root volume", `exec ` + qemu + ` "$@"`, `case "$*" in *root.qcow2*) kill -9 $PPID; exit; esac; exec ` + img + ` "$@"`, false},
-		{"after the root volume, before its name", `exec ` + qemu + ` "$@"`, img + ` "$@"; case "$*" in *root.qcow2*) kill -9 $PPID; esac`, false},
-		{"in the middle of the user volume", `exec ` + qemu + ` "$@"`,
-			`case "$*" in *user.qcow2*) echo half >"$6"; kill -9 $PPID; exit; esac; exec ` + img + ` "$@"`, false},
-		{"volumes made, QEMU not started", `case "$*" in *-pidfile*) kill -9 $PPID; exit; esac; exec ` + qemu + ` "$@"`, `exec ` + img + ` "$@"`, false},
-		{"QEMU starting", `case "$*" in *-pidfile*) kill -9 $PPID; esac; exec ` + qemu + ` "$@"`, `exec ` + img + ` "$@"`, true},
-		{"all done", `exec ` + qemu + ` "$@"`, `exec ` + img + ` "$@"`, true},
+		{"before the root volume", "", rootVolume, "openat", false},
+		{"after the root volume, before its name", "", rootVolume, "renameat", false},
+		{"in the middle of the user volume", "", userVolume, "ftruncate", false},
+		{"volumes made, QEMU not started", `case "$*" in *-pidfile*) kill -9 $PPID; exit; esac`, "", "", false},
+		{"QEMU starting", `case "$*" in *-pidfile*) kill -9 $PPID; esac`, "", "", true},
+		{"all done", "", "", "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t)
@@ -82,11 +83,9 @@ func TestCrash(t *testing.T) {
 			}
 			d.Close()
 
-			bin := t.TempDir()
-			for name, script := range map[string]string{"qemu": c.qemu, "img": c.img} {
-				if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
-					t.Fatal(err)
-				}
+			script := filepath.Join(t.TempDir(), "qemu")
+			if err := os.WriteFile(script, []byte("#!/bin/sh\n"+c.qemu+"\nexec "+qemu+` "$@"`+"\n"), 0o700); err != nil {
+				t.Fatal(err)
 			}
 			self, err := os.Executable()
 			if err != nil {
@@ -95,8 +94,16 @@ func TestCrash(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, self)
-			cmd.Env = append(os.Environ(), "QEMU_TEST_SERVICE="+h.Dir,
-				"QEMU_TEST_QEMU="+filepath.Join(bin, "qemu"), "QEMU_TEST_IMG="+filepath.Join(bin, "img"))
+			if c.call != "" {
+				folder, err := filepath.EvalSymlinks(h.Dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				// strace ends as what it follows does.
+				cmd = exec.CommandContext(ctx, "strace", "-f", "-qq", "-o", filepath.Join(t.TempDir(), "calls"),
+					"-P", filepath.Join(folder, "machines", crashWanted.ID, c.file+partSuffix), "-e", "trace="+c.call, "-e", "inject="+c.call+":signal=KILL", self)
+			}
+			cmd.Env = append(os.Environ(), "QEMU_TEST_SERVICE="+h.Dir, "QEMU_TEST_QEMU="+script)
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -105,7 +112,7 @@ func TestCrash(t *testing.T) {
 				t.Fatal(err)
 			}
 			line, _ := bufio.NewReader(out).ReadString('\n')
-			if line != "" && line != "stopped at the end\n" {
+			if line != "" && (c.call != "" || line != "stopped at the end\n") {
 				t.Errorf("the service said %q", line)
 			}
 			cmd.Process.Kill()

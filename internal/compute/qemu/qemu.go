@@ -162,13 +162,20 @@ func open(c Config) (_ *driver, err error) {
 	return d, nil
 }
 
-// lock takes the lock file, or says that another driver has it. The kernel lets go of it when the process ends.
+// lock takes the lock file, or says that another driver has it. The kernel lets go of it when the process ends, and whatever
+// that process was just about to start: for those a second is waited.
 func lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.EWOULDBLOCK
+	for until := time.Now().Add(time.Second); err == unix.EWOULDBLOCK && time.Now().Before(until); {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("qemu: %s is held by another driver: %w", path, err)
 	}

@@ -11,10 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"berth/internal/compute"
+	"berth/internal/disk"
 )
 
 const partSuffix = ".part" // of a file that is still being made
@@ -164,17 +164,17 @@ func (d *driver) DeleteImage(ctx context.Context, id string) error {
 
 // volume is one of a machine's volumes: how it is, and how it is wanted.
 type volume struct {
-	name, file, image string
-	made              bool
-	want              int64 // bytes; 0: none
-	setMade           func(*record)
+	name, file string
+	made       bool
+	want       int64 // bytes; 0: none
+	setMade    func(*record)
 }
 
 func (m *machine) volumes(want compute.Machine) []volume {
 	r, _ := m.known()
 	return []volume{
-		{"root", rootVolume, m.driver.imagePath(r.Image), r.RootMade, int64(want.RootGiB) * compute.GiB, func(r *record) { r.RootMade = true }},
-		{"user", userVolume, "", r.UserMade, int64(want.UserGiB) * compute.GiB, func(r *record) { r.UserMade = true }},
+		{"root", rootVolume, r.RootMade, int64(want.RootGiB) * compute.GiB, func(r *record) { r.RootMade = true }},
+		{"user", userVolume, r.UserMade, int64(want.UserGiB) * compute.GiB, func(r *record) { r.UserMade = true }},
 	}
 }
 
@@ -204,7 +204,7 @@ func (m *machine) ensureVolumes(ctx context.Context, want compute.Machine) error
 		path := m.path(v.file)
 		size, err := volumeSize(path)
 		if errors.Is(err, os.ErrNotExist) && !v.made {
-			if err := m.driver.createVolume(ctx, path, v.image, v.want); err != nil {
+			if err := m.driver.createVolume(path, v.want); err != nil {
 				return err
 			}
 			size, err = v.want, nil
@@ -253,22 +253,17 @@ func (m *machine) grow(ctx context.Context, v volume) error {
 	return m.driver.qemuImg(ctx, "resize", "-q", "-f", "qcow2", "--", m.path(v.file), fmt.Sprint(v.want))
 }
 
-// createVolume makes a volume of that size in bytes, whole or not at all; over an image, as its copy-on-write clone. The
-// name of the image that qemu-img writes into the clone is for people: arguments tells QEMU the image's path itself.
-func (d *driver) createVolume(ctx context.Context, path, image string, size int64) error {
-	part := path + partSuffix
-	arguments := []string{"create", "-q", "-f", "qcow2"}
-	if image != "" {
-		relative, err := filepath.Rel(filepath.Dir(path), image)
-		if err != nil {
-			return err
-		}
-		arguments = append(arguments, "-b", relative, "-F", "qcow2")
-	}
-	if err := d.qemuImg(ctx, append(arguments, "--", part, strconv.FormatInt(size, 10))...); err != nil {
+// createVolume makes an empty volume of that size in bytes, whole or not at all. What it is a copy-on-write clone of does not
+// stand in it: arguments tells QEMU.
+func (d *driver) createVolume(path string, size int64) error {
+	part, err := os.OpenFile(path+partSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
-	return commit(part, path)
+	if err := errors.Join(disk.WriteEmpty(part, size), part.Close()); err != nil {
+		return err
+	}
+	return commit(part.Name(), path)
 }
 
 // qemuImg runs qemu-img on volumes of our own making.
