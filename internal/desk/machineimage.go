@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -133,7 +134,8 @@ func (d *Desk) ec2Image(ctx context.Context, r *machineImageRecord) (EC2Image, e
 	if r.LicenseType == licenseAWS {
 		details, usage = "Windows", "RunInstances:0002"
 	}
-	// EC2 knows the hypervisors ovm and xen alone, and says xen of its KVM machines too: typed clients know no other.
+	// EC2 knows the hypervisors ovm and xen alone, and says xen of its KVM machines too: typed clients know no other. EnaSupport is
+	// false and TpmSupport is left out because the desktops made of these images have neither (compute/qemu's arguments).
 	return EC2Image{
 		ImageID: aws.String(r.ID), ImageLocation: aws.String(d.cfg.AccountID + "/" + r.Name), ImageState: aws.String("available"),
 		ImageOwnerID: aws.String(d.cfg.AccountID), CreationDate: aws.Time(r.CreatedAt), Architecture: aws.String(r.Architecture), ImageType: aws.String("machine"),
@@ -172,27 +174,82 @@ func disksOf(ctx context.Context, db bun.IDB, r *machineImageRecord) ([]machineI
 // gibOf is a size in GiB, rounded up: what Amazon's API calls GB.
 func gibOf(bytes int64) int64 { return (bytes + 1<<30 - 1) >> 30 }
 
-// imageFilters are the filters of DescribeImages that mean something here.
+// imageFilters are the filters of DescribeImages: those that EC2's model documents, and some for fields that it answers with
+// besides. Each is what an image has of it. What images here never have (product codes, a kernel, …) matches nothing.
 var imageFilters = map[string]func(im *EC2Image) []string{
-	"architecture":        func(im *EC2Image) []string { return []string{aws.ToString(im.Architecture)} },
-	"boot-mode":           func(im *EC2Image) []string { return []string{aws.ToString(im.BootMode)} },
-	"description":         func(im *EC2Image) []string { return []string{aws.ToString(im.Description)} },
-	"image-id":            func(im *EC2Image) []string { return []string{aws.ToString(im.ImageID)} },
-	"image-type":          func(im *EC2Image) []string { return []string{aws.ToString(im.ImageType)} },
-	"is-public":           func(im *EC2Image) []string { return []string{fmt.Sprint(im.IsPublic)} },
-	"name":                func(im *EC2Image) []string { return []string{aws.ToString(im.Name)} },
-	"owner-id":            func(im *EC2Image) []string { return []string{aws.ToString(im.ImageOwnerID)} },
-	"platform":            func(im *EC2Image) []string { return []string{aws.ToString(im.Platform)} },
-	"root-device-type":    func(im *EC2Image) []string { return []string{aws.ToString(im.RootDeviceType)} },
-	"state":               func(im *EC2Image) []string { return []string{aws.ToString(im.ImageState)} },
-	"virtualization-type": func(im *EC2Image) []string { return []string{aws.ToString(im.VirtualizationType)} },
-	"tag-key": func(im *EC2Image) []string {
-		var ks []string
-		for _, t := range im.Tags {
-			ks = append(ks, aws.ToString(t.Key))
+	"architecture": func(im *EC2Image) []string { return had(im.Architecture) },
+	"block-device-mapping.delete-on-termination": ofVolumes(func(v *EBSBlockDevice) []string { return []string{strconv.FormatBool(v.DeleteOnTermination)} }),
+	"block-device-mapping.device-name": func(im *EC2Image) (names []string) {
+		for _, b := range im.BlockDeviceMappings {
+			names = append(names, had(b.DeviceName)...)
 		}
-		return ks
+		return names
 	},
+	"block-device-mapping.encrypted":   ofVolumes(func(v *EBSBlockDevice) []string { return []string{strconv.FormatBool(v.Encrypted)} }),
+	"block-device-mapping.snapshot-id": ofVolumes(func(v *EBSBlockDevice) []string { return had(v.SnapshotID) }),
+	"block-device-mapping.volume-size": ofVolumes(func(v *EBSBlockDevice) []string { return []string{strconv.FormatInt(v.VolumeSize, 10)} }),
+	"block-device-mapping.volume-type": ofVolumes(func(v *EBSBlockDevice) []string { return had(v.VolumeType) }),
+	"boot-mode":                        func(im *EC2Image) []string { return had(im.BootMode) },
+	"creation-date":                    func(im *EC2Image) []string { return []string{im.CreationDate.UTC().Format("2006-01-02T15:04:05.000Z")} },
+	"description":                      func(im *EC2Image) []string { return had(im.Description) },
+	"ena-support":                      func(im *EC2Image) []string { return []string{strconv.FormatBool(im.EnaSupport)} },
+	"free-tier-eligible":               func(*EC2Image) []string { return []string{"false"} },
+	"hypervisor":                       func(im *EC2Image) []string { return had(im.Hypervisor) },
+	"image-allowed":                    hadNever, // allowed AMIs cannot be switched on
+	"image-id":                         func(im *EC2Image) []string { return had(im.ImageID) },
+	"image-type":                       func(im *EC2Image) []string { return had(im.ImageType) },
+	"is-public":                        func(im *EC2Image) []string { return []string{strconv.FormatBool(im.IsPublic)} },
+	"kernel-id":                        hadNever,
+	"manifest-location":                func(im *EC2Image) []string { return had(im.ImageLocation) },
+	"name":                             func(im *EC2Image) []string { return had(im.Name) },
+	"owner-alias":                      hadNever, // Amazon's own alone have one
+	"owner-id":                         func(im *EC2Image) []string { return had(im.ImageOwnerID) },
+	"platform":                         func(im *EC2Image) []string { return had(im.Platform) },
+	"platform-details":                 func(im *EC2Image) []string { return had(im.PlatformDetails) },
+	"product-code":                     hadNever,
+	"product-code.type":                hadNever,
+	"ramdisk-id":                       hadNever,
+	"root-device-name":                 func(im *EC2Image) []string { return had(im.RootDeviceName) },
+	"root-device-type":                 func(im *EC2Image) []string { return had(im.RootDeviceType) },
+	"source-image-id":                  hadNever,
+	"source-image-region":              hadNever,
+	"source-instance-id":               hadNever,
+	"sriov-net-support":                hadNever,
+	"state":                            func(im *EC2Image) []string { return had(im.ImageState) },
+	"state-reason-code":                hadNever,
+	"state-reason-message":             hadNever,
+	"tpm-support":                      hadNever, // see ec2Image
+	"usage-operation":                  func(im *EC2Image) []string { return had(im.UsageOperation) },
+	"virtualization-type":              func(im *EC2Image) []string { return had(im.VirtualizationType) },
+	"tag-key": func(im *EC2Image) (keys []string) {
+		for _, t := range im.Tags {
+			keys = append(keys, had(t.Key)...)
+		}
+		return keys
+	},
+}
+
+// had is a text that an image may have.
+func had(text *string) []string {
+	if text == nil {
+		return nil
+	}
+	return []string{*text}
+}
+
+// hadNever is what no image here has.
+func hadNever(*EC2Image) []string { return nil }
+
+// ofVolumes is what an image's volumes have: the image matches by any of them.
+func ofVolumes(of func(v *EBSBlockDevice) []string) func(im *EC2Image) []string {
+	return func(im *EC2Image) (values []string) {
+		for _, b := range im.BlockDeviceMappings {
+			if b.EBS != nil {
+				values = append(values, of(b.EBS)...)
+			}
+		}
+		return values
+	}
 }
 
 // imageFilter is what a filter looks at; nil when there is no such filter.
