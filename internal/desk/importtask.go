@@ -292,13 +292,14 @@ func (d *Desk) importTasks(ctx context.Context, kind string, ids []string, filte
 	}
 	for _, id := range ids {
 		if !slices.ContainsFunc(rs, func(r importRecord) bool { return r.ID == id }) {
-			return nil, nil, refused("InvalidConversionTaskId.Malformed", "The import task ID '%s' does not exist.", id)
+			return nil, nil, noTask(id)
 		}
 	}
 	for _, f := range filters {
 		if name := aws.ToString(f.Name); name != "task-state" {
 			return nil, nil, refused("InvalidParameterValue", "The filter '%s' is invalid.", name)
 		}
+		// A value that is no state is one that no task is in.
 		rs = slices.DeleteFunc(rs, func(r importRecord) bool { return !slices.Contains(f.Values, r.taskState()) })
 	}
 	if len(ids) > 0 {
@@ -309,6 +310,12 @@ func (d *Desk) importTasks(ctx context.Context, kind string, ids []string, filte
 		return nil, nil, err
 	}
 	return page, next, d.loadParts(ctx, page)
+}
+
+// noTask is EC2's answer to a task's id that nothing has, well formed or not: it lists no code of its own for the former, and
+// clients take this one for it (docs/adr/0010-unknown-amazon.md).
+func noTask(id string) error {
+	return refused("InvalidConversionTaskId.Malformed", "The import task ID '%s' does not exist.", id)
 }
 
 // loadParts reads the sources and disks of tasks.
@@ -431,7 +438,7 @@ func (e *EC2) CancelImportTask(ctx context.Context, in *CancelImportTaskInput) (
 	d, id := e.d, aws.ToString(in.ImportTaskID)
 	r, err := d.importTask(ctx, id)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, refused("InvalidConversionTaskId.Malformed", "The import task ID '%s' does not exist.", id)
+		return nil, noTask(id)
 	}
 	if err != nil {
 		return nil, err

@@ -204,6 +204,56 @@ func TestFiltersThatDoNotExist(t *testing.T) {
 	refusal(t, err, "InvalidParameterValue", "'colour'")
 }
 
+// Pages, states and ids that could be and are not.
+func TestTasksThatAreAskedForInParts(t *testing.T) {
+	f := newFixture(t)
+	key := f.upload(sample(t, phony.Base, "qcow2"))
+	older := *f.imported(key).ImportTaskID
+	newer := *f.imported(key).ImportTaskID
+	ask := func(in *DescribeImportImageTasksInput) (ids []string, next *string) {
+		t.Helper()
+		out, err := f.EC2().DescribeImportImageTasks(t.Context(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range out.ImportImageTasks {
+			ids = append(ids, *x.ImportTaskID)
+		}
+		return ids, out.NextToken
+	}
+	first, next := ask(&DescribeImportImageTasksInput{MaxResults: aws.Int32(1)})
+	if !slices.Equal(first, []string{newer}) || next == nil {
+		t.Fatalf("the first page: %q, %v", first, next)
+	}
+	if second, next := ask(&DescribeImportImageTasksInput{MaxResults: aws.Int32(1), NextToken: next}); !slices.Equal(second, []string{older}) || next != nil {
+		t.Errorf("the second page: %q, %v", second, next)
+	}
+	if ids, next := ask(&DescribeImportImageTasksInput{MaxResults: aws.Int32(1001)}); len(ids) != 2 || next != nil {
+		t.Errorf("a page of 1001: %q, %v", ids, next)
+	}
+	for _, n := range []int32{0, -1} {
+		_, err := f.EC2().DescribeImportImageTasks(t.Context(), &DescribeImportImageTasksInput{MaxResults: &n})
+		refusal(t, err, "InvalidParameterValue", "for parameter maxResults is invalid")
+		_, err = f.EC2().DescribeImportSnapshotTasks(t.Context(), &DescribeImportSnapshotTasksInput{MaxResults: &n})
+		refusal(t, err, "InvalidParameterValue", "for parameter maxResults is invalid")
+		_, err = f.EC2().DescribeImages(t.Context(), &DescribeImagesInput{MaxResults: &n})
+		refusal(t, err, "InvalidParameterValue", "for parameter maxResults is invalid")
+	}
+	in := func(states ...string) []Filter { return []Filter{{Name: aws.String("task-state"), Values: states}} }
+	if ids, _ := ask(&DescribeImportImageTasksInput{Filters: in("finished", "")}); len(ids) != 0 {
+		t.Errorf("in states that do not exist: %q", ids)
+	}
+	if ids, _ := ask(&DescribeImportImageTasksInput{Filters: in("finished", taskCompleted)}); len(ids) != 2 {
+		t.Errorf("completed: %q", ids)
+	}
+	for _, id := range []string{"import-ami-0123456789abcdef0", "import-ami-x"} {
+		_, err := f.EC2().DescribeImportImageTasks(t.Context(), &DescribeImportImageTasksInput{ImportTaskIDs: []string{older, id}})
+		refusal(t, err, "InvalidConversionTaskId.Malformed", id)
+		_, err = f.EC2().CancelImportTask(t.Context(), &CancelImportTaskInput{ImportTaskID: &id})
+		refusal(t, err, "InvalidConversionTaskId.Malformed", id)
+	}
+}
+
 // notes are what is said of the disks of all imports: what was left out.
 func (d *Desk) notes(t *testing.T) (notes []string) {
 	t.Helper()

@@ -442,9 +442,13 @@ func (e *EC2) DeregisterImage(ctx context.Context, in *DeregisterImageInput) (*D
 	return out, nil
 }
 
-// ec2Page cuts a page as EC2 does: 5 to 1000 items when asked for, else all.
+// ec2Page cuts a page of what was asked for; all when nothing was. EC2's model gives the operations that are here no bounds for
+// MaxResults: one item is the least that makes sense, and more than 1000 are no page of EC2's.
 func ec2Page[T any](all []T, limit *int32, token *string, key func(T) string) ([]T, *string, error) {
 	const most = 1000
+	if limit != nil && *limit < 1 {
+		return nil, nil, refused("InvalidParameterValue", "Value ( %d ) for parameter maxResults is invalid. Expecting a value greater than or equal to 1.", *limit)
+	}
 	if limit == nil && token == nil {
 		return all, nil, nil
 	}
