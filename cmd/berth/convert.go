@@ -58,7 +58,7 @@ The export is found out by its content, never by its name, and is neither change
 }
 
 // convertMemory is what the runtime is asked to stay below, in bytes; the bar for the whole process is 96 MiB.
-const convertMemory = 80 << 20
+const convertMemory = 72 << 20
 
 func (c convertCmd) Run(ctx context.Context) error {
 	form, err := c.form()

@@ -91,7 +91,7 @@ type Target interface {
 }
 
 // Copy writes a disk to dst, on all processors. Zeros are not written. What it needs of memory does not depend on the disk: 8
-// MiB for each of up to 6 processors, 13 MiB besides, and what the disk's Envelope does. Blocks of img that an [Overlay] or
+// MiB for each of up to 5 processors, 13 MiB besides, and what the disk's Envelope does. Blocks of img that an [Overlay] or
 // Skip changes are written as changed.
 //
 // An error is a *Refusal where the disk is at fault. What dst then holds is of no use, and no QCOW2, whose header is written

@@ -37,7 +37,7 @@ const (
 	// and 2 MiB that are not broken up yet are dear: a guest gets them from its host first (0.9 instead of 0.2 s for 512 MiB).
 	copyWrite = 512 << 10
 	// copyWorkers bounds the workers; pieces wait for their turn to be written besides.
-	copyWorkers = 6
+	copyWorkers = 5
 	copyWaiting = 3
 	// copyAhead is how much of a file is read ahead at most for one piece, in bytes: its blocks do not compress at worst.
 	copyAhead = copyPiece + 128<<10
