@@ -3,26 +3,42 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
+	"berth/internal/check/report"
 	"berth/internal/image"
 )
 
 // imagesCmd groups what there is to do about the disks that the service keeps.
 type imagesCmd struct {
-	Data string `help:"The service's data folder: admin.json in it says where the service is, and has the key." default:".berth" type:"path" env:"BERTH_DATA"`
+	Data   string `help:"The service's data folder: admin.json in it says where the service is, and has the key." default:".berth" type:"path" env:"BERTH_DATA"`
+	Output string `help:"text or json: one object per line, about a disk each." enum:"text,json" default:"text" short:"o"`
 
 	List   listImagesCmd   `cmd:"" help:"List the disks that are kept, what they take, and what they are kept for."`
 	Verify verifyImagesCmd `cmd:"" help:"Read disks whole and hold them against their digests. Ends with 1 when one is damaged."`
 	GC     gcImagesCmd     `cmd:"" name:"gc" help:"Remove disks that nothing refers to. The service does so itself when something is deleted."`
 }
 
-// storedImage is a disk that is kept, as the service tells it.
+// storedImage is a disk that is kept, as the service tells it and --output json does.
 type storedImage struct {
-	Digest, Base, Damage string
-	SizeBytes, FileBytes int64
-	References, Fixes    []string
+	Digest     string   `json:"digest"`
+	Base       string   `json:"base,omitempty"`   // the digest of the one that it is laid over
+	Damage     string   `json:"damage,omitempty"` // what the last verification found
+	SizeBytes  int64    `json:"sizeBytes"`        // virtual
+	FileBytes  int64    `json:"fileBytes"`        // that it takes
+	References []string `json:"references,omitempty"`
+	Fixes      []string `json:"fixes,omitempty"`
+}
+
+// print writes a disk's object, or else its text.
+func (x imagesCmd) print(s storedImage, text string) error {
+	if x.Output == "json" {
+		return report.WriteJSON(os.Stdout, s, "")
+	}
+	_, err := fmt.Println(text)
+	return err
 }
 
 func (x imagesCmd) call(ctx context.Context, operation string, in map[string]any, out any) error {
@@ -56,11 +72,16 @@ func (listImagesCmd) Run(ctx context.Context, c *cli) error {
 		if s.Damage != "" {
 			note = strings.TrimSpace(note + " DAMAGED")
 		}
-		fmt.Printf("%s %10s %s\n", s.Digest, size(s.FileBytes), note)
-		fmt.Printf("    a disk of %s, for %s\n", size(s.SizeBytes), strings.Join(s.References, ", "))
+		text := fmt.Sprintf("%s %10s %s\n    a disk of %s, for %s", s.Digest, size(s.FileBytes), note, size(s.SizeBytes), strings.Join(s.References, ", "))
 		for _, f := range s.Fixes {
-			fmt.Println("    mended:", image.Printable(f))
+			text += "\n    mended: " + image.Printable(f)
 		}
+		if err := c.Images.print(s, text); err != nil {
+			return err
+		}
+	}
+	if c.Images.Output == "json" { // the sum is of the lines
+		return nil
 	}
 	if all.QuotaBytes > 0 {
 		fmt.Printf("%s of %s\n", size(all.FileBytes), size(all.QuotaBytes))
@@ -94,7 +115,9 @@ func (x verifyImagesCmd) Run(ctx context.Context, c *cli) error {
 		if d := out.StoredImage.Damage; d != "" {
 			damaged, state = true, "DAMAGED: "+image.Printable(d)
 		}
-		fmt.Println(digest, state)
+		if err := c.Images.print(out.StoredImage, digest+" "+state); err != nil {
+			return err
+		}
 	}
 	if damaged {
 		return exitCode(1)
@@ -110,7 +133,12 @@ func (gcImagesCmd) Run(ctx context.Context, c *cli) error {
 		return err
 	}
 	for _, s := range out.StoredImages {
-		fmt.Printf("%s removed, %s\n", s.Digest, size(s.FileBytes))
+		if err := c.Images.print(s, s.Digest+" removed, "+size(s.FileBytes)); err != nil {
+			return err
+		}
+	}
+	if len(out.StoredImages) == 0 && c.Images.Output == "text" {
+		fmt.Println("Nothing to remove: all that is kept is for something.")
 	}
 	return nil
 }

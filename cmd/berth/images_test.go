@@ -1,0 +1,65 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// keeps is a service that keeps those disks, in the words of its door.
+func keeps(t *testing.T, disks string) (data string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Header.Get("X-Amz-Target") {
+		case "BerthService.ListStoredImages":
+			fmt.Fprintf(w, `{"StoredImages":[%s],"FileBytes":2048}`, disks)
+		case "BerthService.CollectStoredImages":
+			fmt.Fprintf(w, `{"StoredImages":[%s]}`, disks)
+		case "BerthService.VerifyStoredImage":
+			fmt.Fprintf(w, `{"StoredImage":%s}`, disks)
+		default:
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(s.Close)
+	data = t.TempDir()
+	b, err := json.Marshal(adminFile{Endpoint: s.URL, Region: "us-east-1", AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "of a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "admin.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestImagesAreToldInTextAndInJSON(t *testing.T) {
+	none, damaged := keeps(t, ""), keeps(t, `{"Digest":"sha256:00","SizeBytes":4096,"FileBytes":2048,"References":["snap-1"],"Damage":"bad \u001b"}`)
+	const object = `{"digest":"sha256:00","damage":"bad \u001b","sizeBytes":4096,"fileBytes":2048,"references":["snap-1"]}` + "\n"
+	for _, c := range []struct {
+		data    string
+		command []string
+		want    string
+		code    int
+	}{
+		{none, []string{"gc"}, "Nothing to remove: all that is kept is for something.\n", 0},
+		{none, []string{"gc", "--output", "json"}, "", 0},
+		{none, []string{"list", "-o", "json"}, "", 0},
+		{damaged, []string{"gc"}, "sha256:00 removed, 2.0 KiB\n", 0},
+		{damaged, []string{"gc", "-o", "json"}, object, 0},
+		{damaged, []string{"list"}, "sha256:00    2.0 KiB DAMAGED\n    a disk of 4.0 KiB, for snap-1\n2.0 KiB\n", 0},
+		{damaged, []string{"list", "-o", "json"}, object, 0},
+		{damaged, []string{"verify"}, "sha256:00 DAMAGED: bad \\x1b\n", 1},
+		{damaged, []string{"verify", "sha256:00", "-o", "json"}, object, 1},
+	} {
+		code := 0
+		got := standardOutput(t, func() { code = run(append([]string{"images", "--data", c.data}, c.command...)) })
+		if got != c.want || code != c.code {
+			t.Errorf("images %q: %q, %d; want %q, %d", c.command, got, code, c.want, c.code)
+		}
+	}
+}
