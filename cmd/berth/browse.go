@@ -109,6 +109,14 @@ func insidePath(p string) (string, error) {
 	return p, nil
 }
 
+// asTyped names in a file system's error the path as it was typed, in place of what insidePath made of it.
+func asTyped(typed string, err error) error {
+	if at := (*fs.PathError)(nil); errors.As(err, &at) {
+		err = at.Err
+	}
+	return fmt.Errorf("%s: %w", typed, err)
+}
+
 // absent makes exit code 1 of what surely is not there.
 func absent(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
@@ -161,7 +169,7 @@ func (c lsCmd) Run(ctx context.Context) error {
 func (c *lsCmd) list(ctx context.Context, w io.Writer, files fs.FS, name string) error {
 	info, err := fs.Stat(files, name)
 	if err != nil {
-		return err
+		return asTyped(c.Path, err)
 	}
 	if !info.IsDir() {
 		return c.entry(w, files, name, path.Base(name), info)
@@ -269,11 +277,11 @@ func (c catCmd) Run(ctx context.Context) error {
 	defer func() { _ = env.Close() }() // only read
 	f, err := files.Open(name)
 	if err != nil {
-		return absent(err)
+		return absent(asTyped(c.Path, err))
 	}
 	defer func() { _ = f.Close() }() // only read
 	if info, err := f.Stat(); err != nil || info.IsDir() {
-		return errors.Join(err, fmt.Errorf("%s is a folder: berth ls lists it", name))
+		return errors.Join(err, fmt.Errorf("%s is a folder: berth ls lists it", c.Path))
 	}
 	from := readerUntil{ctx, f}
 	switch c.Out {

@@ -37,6 +37,14 @@ partition data = size rest ntfs label "Data"
 "escape"=hex(1):1b,00,5b,00,32,00,4a,00,00,00
 [HKEY_LOCAL_MACHINE\SOFTWARE\Strange\Below]
 "n"=dword:0000002a
+[HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList\S-1-5-21-1-2-3-1002]
+"ProfileImagePath"="%SystemDrive%\\Users\\Joe"
+[NTUSER Joe\Environment]
+"TEMP"="of Joe"
+[HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList\S-1-5-21-1-2-3-1003]
+"ProfileImagePath"="D:\\Users\\Eve"
+[HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList\S-1-5-21-1-2-3-1004]
+"Flags"=dword:00000000
 -- files --
 other:Windows/System32/ntoskrnl.exe = pe amd64
 other:second.txt = text "of the second"
@@ -114,6 +122,10 @@ func TestBrowse(t *testing.T) {
 		{"ls --partition x $VM", 2, "", "--partition"},
 		{`ls $VM D:\Projects`, 2, "", "only C: is known"},
 		{"ls $VM nothing", 1, "", "nothing"},
+		{"ls $VM ../x", 1, "", "berth: ../x: file does not exist"},
+		{`ls $VM C:\Windows\x`, 1, "", `berth: C:\Windows\x: file does not exist`},
+		{`cat $VM ..\x`, 1, "", `berth: ..\x: file does not exist`},
+		{`cat $VM C:\strange`, 2, "", `C:\strange is a folder`},
 		{"ls $VM Users/Default?User/Desktop", 2, "", "junction"},
 		{"cat $VM /strange/Grüße.txt", 0, "Grüße", ""},
 		{"cat --partition 4 $VM projects/NOTES.TXT", 0, "on another volume", ""},
@@ -136,8 +148,28 @@ func TestBrowse(t *testing.T) {
 		{`reg --reg $VM SOFTWARE\Strange\Below`, 0, "Windows Registry Editor Version 5.00\r\n\r\n[HKEY_LOCAL_MACHINE\\SOFTWARE\\Strange\\Below]\r\n\"n\"=dword:0000002a\r\n", ""},
 		{`reg --reg -o json $VM SOFTWARE`, 2, "", "one of them"},
 		{`reg $VM HKCU\Software`, 2, "", "in no hive"},
-		{`reg $VM SYSTEM\nothing`, 1, "", "nothing"},
-		{`reg $VM SOFTWARE\Strange nothing`, 1, "", "nothing"},
+		{`reg $VM HKLM\SOFTWARE\nix`, 1, "", `berth: the key HKLM\SOFTWARE\nix does not exist; what there is of its path is HKEY_LOCAL_MACHINE\SOFTWARE` + "\n"},
+		{`reg $VM software\strange\Below\nix\below\nix`, 1, "", `berth: the key software\strange\Below\nix\below\nix does not exist; what there is of its path is HKEY_LOCAL_MACHINE\SOFTWARE\strange\Below` + "\n"},
+		{`reg $VM SYSTEM\CurrentControlSet\nix`, 1, "", `what there is of its path is HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet` + "\n"},
+		{`reg $VM SOFTWARE\Strange nothing`, 1, "", `berth: the key HKEY_LOCAL_MACHINE\SOFTWARE\Strange has no value nothing` + "\n"},
+		{`reg $VM HKU`, 0, "HKEY_USERS\n\nHKEY_USERS\\.DEFAULT\n" +
+			`HKEY_USERS\S-1-5-18    systemprofile    C:\Windows\system32\config\systemprofile` + "\n" +
+			`HKEY_USERS\S-1-5-19    LocalService    C:\Windows\ServiceProfiles\LocalService` + "\n" +
+			`HKEY_USERS\S-1-5-20    NetworkService    C:\Windows\ServiceProfiles\NetworkService` + "\n" +
+			`HKEY_USERS\S-1-5-21-1-2-3-1002    Joe    C:\Users\Joe` + "\n" +
+			`HKEY_USERS\S-1-5-21-1-2-3-1003    Eve    D:\Users\Eve` + "\n" +
+			`HKEY_USERS\S-1-5-21-1472583690-2846193057-3905172846-1001    WorkSpaces_BYOL    C:\Users\WorkSpaces_BYOL` + "\n\n", ""},
+		{`reg -o json $VM HKEY_USERS\`, 0, `~"subkeys":[".DEFAULT","S-1-5-18","S-1-5-19","S-1-5-20","S-1-5-21-1-2-3-1002","S-1-5-21-1-2-3-1003","S-1-5-21-1472583690-2846193057-3905172846-1001"],"users":[{"sid":"S-1-5-18","name":"systemprofile",`, ""},
+		{`reg -r $VM HKU`, 2, "", "say which key below it"},
+		{`reg $VM hku\S-1-5-21-1-2-3-1002\environment`, 0, "HKEY_USERS\\S-1-5-21-1-2-3-1002\\environment\n    TEMP    REG_SZ    of Joe\n\n", ""},
+		{`reg $VM HKEY_USERS\S-1-5-21-1-2-3-1002`, 0, "HKEY_USERS\\S-1-5-21-1-2-3-1002\n\nHKEY_USERS\\S-1-5-21-1-2-3-1002\\Environment\n\n", ""},
+		{`reg $VM HKU\S-1-5-21-1-2-3-1002\Environment\nix`, 1, "", `what there is of its path is HKEY_USERS\S-1-5-21-1-2-3-1002\Environment` + "\n"},
+		{`reg $VM HKU\S-1-5-21-1-2-3-1003\Environment`, 2, "", `is in D:\Users\Eve, not on C:`},
+		{`reg $VM HKU\S-1-5-21-1-2-3-1004\Environment`, 1, "", `ProfileImagePath`},
+		{`reg $VM HKU\S-1-5-21-1-2-3-1005\Environment`, 1, "", `the key HKEY_USERS\S-1-5-21-1-2-3-1005 does not exist`},
+		{`reg $VM HKU\S-1-5-21-1472583690-2846193057-3905172846-1001`, 2, "", "the hive of S-1-5-21-1472583690-2846193057-3905172846-1001 (WorkSpaces_BYOL)"}, // not 1: as above
+		{`reg $VM HKU\S-1-5-18\Keyboard?Layout\Preload`, 0, "HKEY_USERS\\S-1-5-18\\Keyboard Layout\\Preload\n    1    REG_SZ    00000409\n\n", ""},
+		{`reg $VM HKU\S-1-5-18\\\\x`, 2, "", "name"},
 		{`reg --windows 2 $VM SYSTEM`, 2, "", "is missing"}, // not 1: its keys are not surely absent
 		{"inspect $VM", 0, "~Windows 2 of 2, on disk 0, partition 3", ""},
 		{"inspect --verify -o json $VM", 0, `~"integrity": "verified"`, ""},

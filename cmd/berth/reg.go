@@ -17,12 +17,13 @@ import (
 	"berth/internal/check/report"
 	"berth/internal/image"
 	"berth/internal/windows"
+	"berth/internal/windows/offline"
 	"berth/internal/windows/registry"
 )
 
 type regCmd struct {
 	insideCmd
-	Key       string `arg:"" help:"HKLM\\SYSTEM\\Select, HKLM\\SOFTWARE\\..., HKLM\\SAM, HKLM\\SECURITY, HKU\\.DEFAULT, BCD; HKLM and the like may be left out. CurrentControlSet is the one that Windows runs with."`
+	Key       string `arg:"" help:"HKLM\\SYSTEM\\Select, HKLM\\SOFTWARE\\..., HKLM\\SAM, HKLM\\SECURITY, HKU\\.DEFAULT, HKU\\S-1-5-21-... (a user's), BCD; HKLM and the like may be left out. CurrentControlSet is the one that Windows runs with."`
 	Value     string `arg:"" optional:"" help:"Only this value; @ is the default value."`
 	Recursive bool   `short:"r" help:"Keys within the key, too."`
 	Reg       bool   `help:"Print the key and all that is below it as regedit exports it (.reg, version 5.00)."`
@@ -31,11 +32,13 @@ type regCmd struct {
 
 // Help is shown by berth reg --help.
 func (regCmd) Help() string {
-	return `Prints a key of the registry inside an exported VM as "reg query" does in Windows: its values, and the names of the keys below. A hive that was not closed cleanly is read with its transaction logs applied in memory; when it is out of date or damaged, a note says so.
+	return `Prints a key of the registry inside an exported VM as "reg query" does in Windows: its values, and the names of the keys below. A hive that was not closed cleanly is read with its transaction logs applied in memory; when it is out of date or damaged, a note says so. HKU lists the users whose profiles Windows knows; below their SIDs are their own hives, as if they were signed in.
 
     berth reg win10.ova 'HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion'
     berth reg win10.ova 'SYSTEM\CurrentControlSet\Services\storahci' Start
     berth reg --reg win10.ova 'HKU\.DEFAULT\Control Panel' > panel.reg
+    berth reg win10.ova HKU
+    berth reg win10.ova 'HKU\S-1-5-21-1472583690-2846193057-3905172846-1001\Environment'
     berth reg -r -o json win10.ova BCD | jq -r .key
 
 Exit codes: 0; 1 there is no such key or value; 2 it could not be read.`
@@ -45,7 +48,13 @@ func (c regCmd) Run(ctx context.Context) error {
 	if c.Reg && c.Output == "json" {
 		return errors.New("--reg and --output json: one of them")
 	}
-	hive, path, err := registry.SplitKey(c.Key)
+	sid, path, ofUsers, err := userKey(c.Key)
+	var hive windows.Hive
+	if err == nil && !ofUsers {
+		if hive, path, err = registry.SplitKey(c.Key); err != nil {
+			err = fmt.Errorf("%w; users' hives are below HKEY_USERS, which berth reg lists", err)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -58,13 +67,29 @@ func (c regCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if st := s.Hive(hive); errors.Is(st.Err, fs.ErrNotExist) {
-		return fmt.Errorf("the hive %s is missing: %w", hive, st.Err) // its keys are not surely absent
+	out := bufio.NewWriter(tamed(os.Stdout))
+	if ofUsers {
+		defer func() { note(string(windows.Software), s.Hive(windows.Software)) }() // which tells of the profiles
+		if sid == "" {
+			return errors.Join(c.users(ctx, out, s), out.Flush())
+		}
 	}
-	k, err := s.Open(hive, path)
-	if err == nil {
+	h := machineHive(s, hive)
+	if ofUsers {
+		if h, err = userHive(s, sid); err != nil {
+			return absent(err)
+		}
+	}
+	st := h.state()
+	if errors.Is(st.Err, fs.ErrNotExist) {
+		return fmt.Errorf("the hive %s is missing: %w", h.label, st.Err) // its keys are not surely absent
+	}
+	k, err := h.open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = notThere(fmt.Sprintf("the key %s does not exist; what there is of its path is %s", c.Key, h.name(h.deepest(path))))
+	case err == nil:
 		var p keyPrinter
-		out := bufio.NewWriter(tamed(os.Stdout))
 		switch {
 		case c.Output == "json":
 			p = &jsonKeys{out}
@@ -73,16 +98,51 @@ func (c regCmd) Run(ctx context.Context) error {
 		default:
 			p = &textKeys{out}
 		}
-		err = errors.Join(c.print(ctx, p, k, registry.FullName(hive, path)), out.Flush())
+		err = errors.Join(c.print(ctx, p, k, h.name(path)), out.Flush())
 	}
-	note(hive, s.Hive(hive))
+	note(h.label, h.state())
 	return absent(err)
 }
 
-// note tells how far the hive can be trusted.
-func note(hive windows.Hive, st windows.HiveState) {
+// regHive is a hive that keys are printed of.
+type regHive struct {
+	label string                            // what it is called in notes
+	name  func(path string) string          // regedit's name of a key
+	open  func(string) (windows.Key, error) // opens a key by its path in the hive
+	state func() windows.HiveState
+}
+
+// machineHive is a hive of the machine.
+func machineHive(s *offline.System, hive windows.Hive) *regHive {
+	return &regHive{
+		label: string(hive),
+		name:  func(path string) string { return registry.FullName(hive, path) },
+		open:  func(path string) (windows.Key, error) { return s.Open(hive, path) },
+		state: func() windows.HiveState { return s.Hive(hive) },
+	}
+}
+
+// deepest is how much of the path to a key that is not there is there.
+func (h *regHive) deepest(path string) string {
+	for path != "" {
+		path = path[:max(0, strings.LastIndexByte(path, '\\'))]
+		if _, err := h.open(path); err == nil {
+			break
+		}
+	}
+	return path
+}
+
+// notThere says what surely is not there. It is fs.ErrNotExist.
+type notThere string
+
+func (e notThere) Error() string      { return string(e) }
+func (notThere) Is(target error) bool { return target == fs.ErrNotExist }
+
+// note tells how far a hive can be trusted.
+func note(hive string, st windows.HiveState) {
 	say := func(format string, a ...any) {
-		fmt.Fprintf(os.Stderr, "berth: note: hive %s "+format+"\n", append([]any{hive}, a...)...)
+		fmt.Fprintf(os.Stderr, "berth: note: hive %s "+format+"\n", append([]any{image.Printable(hive)}, a...)...)
 	}
 	switch {
 	case st.Err != nil:
@@ -112,6 +172,9 @@ func (c *regCmd) print(ctx context.Context, p keyPrinter, k windows.Key, name st
 			want = ""
 		}
 		v, err := k.Value(want)
+		if errors.Is(err, fs.ErrNotExist) {
+			return notThere(fmt.Sprintf("the key %s has no value %s", name, c.Value))
+		}
 		if err != nil {
 			return err
 		}
