@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"berth/internal/disk"
 	"berth/internal/image"
 	"berth/internal/phony"
+	"berth/internal/phony/phonytest"
 	"berth/testdata/machines"
 )
 
@@ -67,33 +67,10 @@ func worn(t testing.TB) *phony.Machine {
 	return m
 }
 
-// countingSource counts the bytes that are read of a file.
-type countingSource struct {
-	*os.File
-	size int64
-	read atomic.Int64
-}
-
-func (s *countingSource) Size() int64 { return s.size }
-
-func (s *countingSource) ReadAt(b []byte, off int64) (int, error) {
-	s.read.Add(int64(len(b)))
-	return s.File.ReadAt(b, off)
-}
-
 // readBytes is how much of a file an inspection reads.
 func readBytes(t testing.TB, path string) int64 {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	src := &countingSource{File: f, size: info.Size()}
+	src := phonytest.OpenCounted(t, path)
 	env, err := disk.Open(src, disk.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +82,7 @@ func readBytes(t testing.TB, path string) int64 {
 	if len(i.Windows) != 1 || len(*i.Windows[0].Programs.Value) < 800 || len(*i.Windows[0].Storage.Value) < 100 || len(*i.Windows[0].Users.Value) != 65 {
 		t.Fatalf("%+v", i)
 	}
-	return src.read.Load()
+	return src.Read()
 }
 
 const gnuTime = "/usr/bin/time"
@@ -223,7 +200,7 @@ func BenchmarkInspect(b *testing.B) {
 		var own time.Duration
 		b.Run(format, func(b *testing.B) {
 			read := readBytes(b, path)
-			if read > barRead {
+			if read == 0 || read > barRead {
 				b.Errorf("%d bytes of the file were read; the bar is %d", read, barRead)
 			}
 			own = run(b, barCPU, berth, "inspect", path)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
 	"berth/internal/windows/registry"
 )
@@ -181,7 +182,7 @@ func TestRealSystem(t *testing.T) {
 			t.Errorf("%s: the machine is fit", c.name)
 		}
 	}
-	golden(t, "testdata/realsystem.txt", out.String())
+	phonytest.Golden(t, *update, "testdata/realsystem.txt", out.String())
 }
 
 // closed makes a hive's sequence numbers equal, as if it had been closed, and its checksum right.
@@ -222,7 +223,7 @@ func TestRealSecurity(t *testing.T) {
 		fd := find(t, rep, code)
 		out.WriteString(code + " " + string(fd.Outcome) + ": " + fd.Because + "\n" + detailed(fd.Evidence))
 	}
-	golden(t, "testdata/realsecurity.txt", out.String())
+	phonytest.Golden(t, *update, "testdata/realsecurity.txt", out.String())
 }
 
 // detailed is the evidence with what it says beside its text.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
 	"berth/internal/windows/registry"
 )
@@ -82,7 +83,7 @@ func TestJSON(t *testing.T) {
 	if err := enc.Encode(sick(t)); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/unfit.json", b.String())
+	phonytest.Golden(t, *update, "testdata/unfit.json", b.String())
 	empty := run(nil, nil, Options{})
 	got, err := json.Marshal(empty)
 	if err != nil {

@@ -3,35 +3,14 @@ package check
 import (
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"berth/internal/phony/phonytest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files and docs/checks.md")
-
-// golden compares text with a file, or writes the file with -update.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatalf("%v (go test -update writes it)", err)
-	}
-	if got != string(want) {
-		t.Errorf("%s is out of date (go test -update rewrites it); now:\n%s", file, got)
-	}
-}
 
 // amazonCodes is the enumeration WorkspaceImageErrorDetailCode of the WorkSpaces API of 2015-04-08.
 const amazonCodes = `
@@ -108,7 +87,7 @@ func TestTable(t *testing.T) {
 
 // TestDocs keeps docs/checks.md what the table says.
 func TestDocs(t *testing.T) {
-	golden(t, "../../docs/checks.md", markdown())
+	phonytest.Golden(t, *update, "../../docs/checks.md", markdown())
 	if _, err := LoadProfile([]byte(acmeDoc)); err != nil {
 		t.Errorf("the sample profile: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
 )
 
@@ -203,7 +204,7 @@ func TestBlankFactsOfFit(t *testing.T) {
 			lines = append(lines, f.Code+": "+strings.Join(carried[f.Code], " "))
 		}
 		if name == "running" {
-			golden(t, "testdata/carried.txt", strings.Join(lines, "\n")+"\n")
+			phonytest.Golden(t, *update, "testdata/carried.txt", strings.Join(lines, "\n")+"\n")
 		}
 	}
 

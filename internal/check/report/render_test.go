@@ -17,6 +17,7 @@ import (
 	"unicode/utf16"
 
 	"berth/internal/check"
+	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
 )
 
@@ -56,7 +57,7 @@ func TestGolden(t *testing.T) {
 				r.Findings[i].Code = "Sample" + r.Findings[i].Code
 			}
 		}
-		golden(t, name, render(t, name, r, subject()))
+		phonytest.Golden(t, *update, "testdata/"+name, render(t, name, r, subject()))
 	}
 }
 

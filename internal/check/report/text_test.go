@@ -4,39 +4,17 @@ import (
 	"errors"
 	"flag"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"berth/internal/check"
+	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares text with a file in testdata, or writes the file with -update.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	file = filepath.Join("testdata", file)
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatalf("%v (go test -update writes it)", err)
-	}
-	if got != string(want) {
-		t.Errorf("%s is out of date (go test -update rewrites it); now:\n%s", file, got)
-	}
-}
 
 var written = time.Date(2020, 9, 14, 8, 30, 1, 0, time.UTC)
 
@@ -88,8 +66,8 @@ func text(t testing.TB, r check.Report, opt TextOptions) string {
 }
 
 func TestText(t *testing.T) {
-	golden(t, "unfit.txt", text(t, unfit(), TextOptions{}))
-	golden(t, "verbose.txt", text(t, unfit(), TextOptions{Verbose: true, Width: 60}))
+	phonytest.Golden(t, *update, "testdata/unfit.txt", text(t, unfit(), TextOptions{}))
+	phonytest.Golden(t, *update, "testdata/verbose.txt", text(t, unfit(), TextOptions{Verbose: true, Width: 60}))
 }
 
 func TestTextWidth(t *testing.T) {

@@ -1,4 +1,5 @@
-// Package phonytest makes and opens the disks of phony machines for tests.
+// Package phonytest makes and opens the disks of phony machines for tests, counts what is read of a file ([OpenCounted]), and compares what is
+// made of a machine with a file that has it ([Golden]).
 //
 // It stands beside package phony, whose own tests look at what it makes with package offline, and whose users in the program need neither tests
 // nor Windows. Start reading at [Open].
