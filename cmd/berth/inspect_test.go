@@ -88,28 +88,27 @@ func readBytes(t testing.TB, path string) int64 {
 const gnuTime = "/usr/bin/time"
 
 // usage is what a run of a program took: processor time and, by GNU time, its greatest memory. What the kernel tells this process of
-// a child begins with this process' own memory, so that somebody small must start it; without GNU time the peak is 0.
+// a child begins with this process' own memory, so that somebody small must start it.
 func usage(t testing.TB, argv ...string) (cpu time.Duration, peak int64) {
 	t.Helper()
 	report := filepath.Join(t.TempDir(), "time")
-	if _, err := os.Stat(gnuTime); err == nil {
-		argv = append([]string{gnuTime, "-o", report, "-f", "%M"}, argv...)
-	}
+	argv = append([]string{gnuTime, "-o", report, "-f", "%M"}, argv...)
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%s: %v: %s", argv, err, errs.String())
 	}
-	if kib, err := os.ReadFile(report); err == nil {
-		n, err := strconv.ParseInt(strings.TrimSpace(string(kib)), 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		peak = n << 10
+	kib, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(kib)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
 	}
 	s := cmd.ProcessState
-	return s.UserTime() + s.SystemTime(), peak
+	return s.UserTime() + s.SystemTime(), n << 10
 }
 
 // held is the word for a bar.
@@ -151,7 +150,7 @@ func writtenBothWays(t testing.TB) []string {
 func TestMemory(t *testing.T) {
 	for _, tool := range []string{"make", gnuTime} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(err)
+			t.Fatalf("%v (make setup-test installs it)", err)
 		}
 	}
 	file, err := sampleVM()
