@@ -283,6 +283,8 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 	if err := d.reserve(ctx, r, "the disks of "+r.source()); err != nil {
 		return err
 	}
+	// Converting is the most of it; the rest is to read what came of it.
+	const most = 0.9
 	tell := d.progress(ctx, r.ID, taskConverting, "converting", 28, 76)
 	for i, x := range r.Disks {
 		if x.Digest != nil {
@@ -299,7 +301,7 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 					return fmt.Errorf("desk: %w", err)
 				}
 			}
-			done := float64(before) + percent/100*float64(x.SizeBytes)
+			done := float64(before) + most*percent/100*float64(x.SizeBytes)
 			return tell(done/float64(max(total, 1)), fmt.Sprintf("disk %d of %d, %.0f %%", i+1, len(r.Disks), percent))
 		})
 		if err != nil {
@@ -308,14 +310,22 @@ func (d *Desk) convertImport(ctx context.Context, r *importRecord) error {
 		if made.Resumed > 0 {
 			d.log.Info("a conversion was gone on with", "id", r.ID, "disk", x.Number, "from", made.Resumed, "of", x.SizeBytes)
 		}
-		before += x.SizeBytes
-		err = d.keep(ctx, target, &storedRecord{Digest: made.Digest, SizeBytes: x.SizeBytes}, func(ctx context.Context, tx bun.Tx) error {
+		read := float64(before) + most*float64(x.SizeBytes) // does not fall back while a second file is read
+		check := func(what string, done, size int64) error {
+			if done == 0 { // something new is waited for, which is told at once
+				tell = d.progress(ctx, r.ID, taskConverting, "converting", 28, 76)
+			}
+			read = max(read, float64(before)+(most+(1-most)*float64(done)/float64(max(size, 1)))*float64(x.SizeBytes))
+			return tell(read/float64(max(total, 1)), fmt.Sprintf("disk %d of %d, %s: %s of %s", i+1, len(r.Disks), what, sizeText(done), sizeText(size)))
+		}
+		err = d.keep(ctx, target, &storedRecord{Digest: made.Digest, SizeBytes: x.SizeBytes}, check, func(ctx context.Context, tx bun.Tx) error {
 			_, err := tx.NewUpdate().Model(&x).Set("progress = 100").Set("digest = ?", made.Digest).Set("note = ?", leftOut(made)).WherePK().Exec(ctx)
 			return err
 		})
 		if err != nil {
 			return err
 		}
+		before += x.SizeBytes
 	}
 	return nil
 }

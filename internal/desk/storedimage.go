@@ -58,54 +58,98 @@ func (d *Desk) stored(ctx context.Context, digest string) (image.Stored, error) 
 // keep makes a finished file a stored disk, unless its content is there already, and refers to it in the same transaction.
 // The file itself stays. Repeated, it does nothing more. A disk that is there already is shared if its file is still what it was
 // when it was stored; if it is not, or nothing tells, the new file takes its place: importing a damaged disk again mends it.
-func (d *Desk) keep(ctx context.Context, file string, r *storedRecord, refer func(ctx context.Context, tx bun.Tx) error) error {
-	var err error
-	if r.FileDigest, err = image.FileDigest(ctx, file); err != nil {
+// Files are read before anybody else has to wait; tell, if there is one, is told how that goes.
+func (d *Desk) keep(ctx context.Context, file string, r *storedRecord, tell func(what string, done, size int64) error, refer func(ctx context.Context, tx bun.Tx) error) error {
+	var stopped error // by tell
+	digest := func(path, what string) (string, error) {
+		return image.FileDigest(ctx, path, func(done, size int64) error {
+			if tell != nil {
+				stopped = tell(what, done, size)
+			}
+			return stopped
+		})
+	}
+	own, err := digest(file, "checking what was written")
+	if err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
+	r.FileDigest = own
+	var seen fs.FileInfo // the file that is there already,
+	is := ""             // and its digest; "": it cannot be read
+	for {
+		info, err := os.Stat(d.storedFile(r.Digest))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || sameFile(info, seen):
+		case err != nil:
+			return fmt.Errorf("desk: %w", err)
+		default:
+			seen = info
+			if is, err = digest(d.storedFile(r.Digest), "checking what is stored of the same content"); ctx.Err() != nil || stopped != nil {
+				return errors.Join(ctx.Err(), stopped)
+			}
+			if err != nil {
+				is = ""
+				d.log.Warn("a stored image cannot be read", "digest", r.Digest, "err", err)
+			}
+		}
+		if placed, err := d.linkStored(ctx, file, r, seen, is, refer); placed || err != nil {
+			return err
+		}
+	}
+}
+
+// sameFile tells whether what has been seen of a file is still true of it.
+func sameFile(a, b fs.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
+
+// linkStored is keep's part that excludes others. It does nothing when another file than the one that was seen is there: false.
+func (d *Desk) linkStored(ctx context.Context, file string, r *storedRecord, seen fs.FileInfo, is string, refer func(ctx context.Context, tx bun.Tx) error) (bool, error) {
 	d.storing.Lock()
 	defer d.storing.Unlock()
 	stored := d.storedFile(r.Digest)
-	placed := true // not shared
+	shared := false
 	switch err := os.Link(file, stored); {
 	case errors.Is(err, fs.ErrExist): // the same content, but perhaps not stored in the same way
+		if info, err := os.Stat(stored); err != nil {
+			return false, fmt.Errorf("desk: %w", err)
+		} else if !sameFile(info, seen) {
+			return false, nil
+		}
 		var was storedRecord
 		if err := d.db.NewSelect().Model(&was).Where("digest = ?", r.Digest).Scan(ctx); err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("desk: %w", err)
+			return false, fmt.Errorf("desk: %w", err)
 		}
-		is, err := image.FileDigest(ctx, stored)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err == nil && is == was.FileDigest {
-			placed = false
+		if is != "" && is == was.FileDigest {
+			shared = true
 			r.FileDigest = is
 			break
 		}
 		if was.Digest != "" {
-			d.log.Warn("a stored image was damaged, and is replaced by what is imported now", "digest", r.Digest, "err", err)
+			d.log.Warn("a stored image was damaged, and is replaced by what is imported now", "digest", r.Digest)
 		}
 		next := stored + ".new" // swept away by collect, should a crash leave it
 		if err := removeIfThere(next); err != nil {
-			return err
+			return false, err
 		}
 		if err := errors.Join(os.Link(file, next), os.Rename(next, stored), removeIfThere(next)); err != nil { // a rename of a file to its other name leaves both
-			return fmt.Errorf("desk: %w", err)
+			return false, fmt.Errorf("desk: %w", err)
 		}
 	case err != nil:
-		return fmt.Errorf("desk: %w", err)
+		return false, fmt.Errorf("desk: %w", err)
 	}
 	if err := syncFolder(d.file("stored")); err != nil {
-		return err
+		return false, err
 	}
-	if r.FileBytes, err = image.FileBytes(d.storedFile(r.Digest)); err != nil {
-		return fmt.Errorf("desk: %w", err)
+	var err error
+	if r.FileBytes, err = image.FileBytes(stored); err != nil {
+		return false, fmt.Errorf("desk: %w", err)
 	}
 	r.CreatedAt = d.now()
-	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	return true, d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if fresh, err := insertNew(ctx, tx, r, "digest"); err != nil {
 			return err
-		} else if !fresh && placed {
+		} else if !fresh && !shared {
 			if _, err := tx.NewUpdate().Model(r).Column("file_bytes", "file_digest", "damage").WherePK().Exec(ctx); err != nil {
 				return fmt.Errorf("desk: %w", err)
 			}
@@ -174,7 +218,7 @@ func (d *Desk) adopt(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("desk: taking over %s: %w", path, err)
 			}
-			err = d.keep(ctx, path, &storedRecord{Digest: digest, SizeBytes: r.SizeBytes}, func(ctx context.Context, tx bun.Tx) error {
+			err = d.keep(ctx, path, &storedRecord{Digest: digest, SizeBytes: r.SizeBytes}, nil, func(ctx context.Context, tx bun.Tx) error {
 				_, err := tx.NewUpdate().Table(kind.table).Set("digest = ?", digest).Where("id = ?", r.ID).Exec(ctx)
 				return err
 			})

@@ -402,7 +402,7 @@ func (d *Desk) inspect(ctx context.Context, id string, more func(check.Windows) 
 	}
 	base := digest
 	digest = mended.Digest
-	return d.keep(ctx, overlay, &storedRecord{Digest: digest, Base: &base, SizeBytes: r.SizeBytes}, refer)
+	return d.keep(ctx, overlay, &storedRecord{Digest: digest, Base: &base, SizeBytes: r.SizeBytes}, nil, refer)
 }
 
 // storedDisks are the disks of an image's AMI, the root first, and the root's digest.

@@ -128,7 +128,7 @@ func Mend(ctx context.Context, opt check.Options, target, digest string, at time
 // ([FileDigest]; "": it is not known) says, and what a guest reads of it is what the disk's digest says. base is the digest of
 // the disk under it.
 func Verify(ctx context.Context, s Stored, digest, base, file string) error {
-	got, err := FileDigest(ctx, s.Path)
+	got, err := FileDigest(ctx, s.Path, nil)
 	if err != nil {
 		return err
 	}
@@ -164,19 +164,30 @@ func Verify(ctx context.Context, s Stored, digest, base, file string) error {
 	return nil
 }
 
-// FileDigest is the SHA-256 of a file, in hexadecimal.
-func FileDigest(ctx context.Context, path string) (string, error) {
+// FileDigest is the SHA-256 of a file, in hexadecimal. progress, if there is one, is told how many of its bytes have been read, from
+// none on; an error from it ends the reading with that error.
+func FileDigest(ctx context.Context, path string, progress func(done, size int64) error) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	h := sha256.New()
+	fi, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	h, done := sha256.New(), int64(0)
 	for {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		if _, err := io.CopyN(h, f, 16<<20); errors.Is(err, io.EOF) {
+		if progress != nil {
+			if err := progress(done, fi.Size()); err != nil {
+				return "", err
+			}
+		}
+		n, err := io.CopyN(h, f, 16<<20)
+		if done += n; errors.Is(err, io.EOF) {
 			return hex.EncodeToString(h.Sum(nil)), nil
 		} else if err != nil {
 			return "", err
