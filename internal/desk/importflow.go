@@ -177,7 +177,11 @@ func (d *Desk) validateImport(ctx context.Context, r *importRecord) error {
 		return err
 	}
 	defer u.Close()
-	if err := u.Verify(ctx); err != nil {
+	tell := d.progress(ctx, r.ID, taskValidating, "validating", 16, 20)
+	err = u.Verify(ctx, func(done, size int64) error {
+		return tell(float64(done)/float64(max(size, 1)), fmt.Sprintf("the digests of %s: %s of %s", r.source(), sizeText(done), sizeText(size)))
+	})
+	if err != nil {
 		return imported(err)
 	}
 	root := 0

@@ -103,6 +103,19 @@ func TestAnImportSaysThatItReadsWhatItHasWritten(t *testing.T) {
 	}
 }
 
+// An import says that it compares an export with its digests, and how far that is.
+func TestAnImportSaysThatItComparesDigests(t *testing.T) {
+	f := newFixture(t)
+	waited := f.waited(t)
+	if task := f.imported(f.upload(sample(t, phony.Base, "ova"))); *task.Status != taskCompleted {
+		t.Fatalf("%s: %s", *task.Status, aws.ToString(task.StatusMessage))
+	}
+	want := "validating 16: the digests of s3://b/" + phony.Base + ".ova: 0.0 KiB of "
+	if all := waited(); !slices.ContainsFunc(all, func(s string) bool { return strings.HasPrefix(s, want) }) {
+		t.Errorf("%q is not in %q", want, all)
+	}
+}
+
 // waited has the service write down all that imports wait for from now on; what it gives tells it.
 func (f *fixture) waited(t *testing.T) func() []string {
 	t.Helper()

@@ -6,7 +6,6 @@
 package image
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,14 +43,12 @@ func Open(files ...File) (_ *Upload, err error) {
 	}()
 	// A file that another one names is part of that one, and no disk of its own, whatever it looks like.
 	part := make([]bool, len(files))
-	envelopes, errs := make([]*disk.Envelope, len(files)), make([]error, len(files))
+	errs := make([]error, len(files))
+	u.opened = make([]*disk.Envelope, len(files))
 	for i := range files {
-		envelopes[i], errs[i] = u.open(i, part)
-		if envelopes[i] != nil {
-			u.opened = append(u.opened, envelopes[i])
-		}
+		u.opened[i], errs[i] = disk.OpenFile(files[i].Path, u.options(i, part))
 	}
-	for i, env := range envelopes {
+	for i, env := range u.opened {
 		if part[i] {
 			continue
 		}
@@ -86,24 +83,28 @@ func Open(files ...File) (_ *Upload, err error) {
 // MaxDisks is how many disks a machine may have (VM Import: "VMs with more than 21 volumes are not supported").
 const MaxDisks = 21
 
-// open opens the i-th file, and marks in part those that it names.
-func (u *Upload) open(i int, part []bool) (*disk.Envelope, error) {
-	f := u.files[i]
-	return disk.OpenFile(f.Path, disk.Options{Format: f.Format, Siblings: func(name string) (disk.Source, error) {
+// options are those to open the i-th file with. Files that it names are marked in part.
+func (u *Upload) options(i int, part []bool) disk.Options {
+	return disk.Options{Format: u.files[i].Format, Name: u.files[i].Name, Siblings: func(name string) (disk.Source, error) {
 		for j, other := range u.files {
 			if j == i || other.Name != name || name == "" {
 				continue
 			}
-			folder, err := os.OpenRoot(filepath.Dir(other.Path))
-			if err != nil {
-				return nil, err
-			}
-			defer folder.Close()
 			part[j] = true
-			return disk.SiblingsIn(folder)(filepath.Base(other.Path))
+			return source(other.Path)
 		}
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-	}})
+	}}
+}
+
+// source opens a file to read from.
+func source(path string) (disk.Source, error) {
+	folder, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer folder.Close()
+	return disk.SiblingsIn(folder)(filepath.Base(path))
 }
 
 // Upload is an export, opened. Its Envelope has the disks of all files.
@@ -113,37 +114,18 @@ type Upload struct {
 	From []int
 
 	files  []File
-	opened []*disk.Envelope
+	opened []*disk.Envelope // of each file; nil: it is none by itself
 }
 
 // Close closes the files.
 func (u *Upload) Close() error {
 	var errs []error
 	for _, e := range u.opened {
-		errs = append(errs, e.Close())
+		if e != nil {
+			errs = append(errs, e.Close())
+		}
 	}
 	return errors.Join(errs...)
-}
-
-// Verify sees that all of the disks is in the files, which may have been cut off on their way, then reads the files whole and
-// holds them against the digests that they bring along; a file without any is taken as it is.
-func (u *Upload) Verify(ctx context.Context) error {
-	for _, d := range u.Disks {
-		for _, err := range d.Extents() {
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
-				return failureOf(err)
-			}
-		}
-	}
-	for _, e := range u.opened {
-		if err := e.Verify(ctx); err != nil && !errors.Is(err, disk.ErrNoManifest) {
-			return failureOf(err)
-		}
-	}
-	return nil
 }
 
 // Failure is an import that cannot succeed because of its input, in the words of VM Import's StatusMessage.
