@@ -3,6 +3,9 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -72,5 +75,28 @@ func TestUserKey(t *testing.T) {
 	}
 	if _, _, _, err := userKey(`HKU\S-1-5-18\a\\b`); err == nil {
 		t.Error("a key without a name")
+	}
+}
+
+// TestHiveFileWithLogs opens a hive that Windows had open, with the logs that it was written to.
+func TestHiveFileWithLogs(t *testing.T) {
+	const hives = "../../../shared/data/hives"
+	if _, err := os.Stat(hives); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("no real hives on this machine")
+	}
+	files := fstest.MapFS{}
+	for _, suffix := range []string{"", ".LOG1", ".LOG2"} {
+		b, err := exec.CommandContext(t.Context(), "xz", "-dc", filepath.Join(hives, "SYSTEM_B"+suffix+".xz")).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files["Users/Joe/NTUSER.DAT"+suffix] = &fstest.MapFile{Data: b}
+	}
+	h, err := hiveFile(files, "Users/Joe/NTUSER.DAT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := h.State(); !st.Dirty || st.Stale || st.Entries == 0 {
+		t.Errorf("%+v", st)
 	}
 }
