@@ -96,7 +96,7 @@ func userHive(s *offline.System, sid string) (*regHive, error) {
 	if err != nil {
 		return nil, err
 	}
-	hive, err := hiveFile(s.Files(), path.Join(folder, "NTUSER.DAT"))
+	hive, _, err := registry.OpenFile(s.Files(), path.Join(folder, "NTUSER.DAT")) // open as long as the export is
 	if err != nil {
 		// Not wrapped: that the file is missing does not make its keys absent.
 		return nil, fmt.Errorf("the hive of %s (%s): %s", sid, p.Name, err.Error())
@@ -111,46 +111,8 @@ func userHive(s *offline.System, sid string) (*regHive, error) {
 		}
 		return root.Open(p)
 	}
-	h.state = func() windows.HiveState {
-		st := hive.State()
-		return windows.HiveState{Dirty: st.Dirty, Replayed: st.Entries, Stale: st.Stale, Why: st.Why, Damaged: st.Damaged, Cut: st.Cut}
-	}
+	h.state = hive.HiveState
 	return h, nil
-}
-
-// hiveFile opens a hive's file with its transaction logs. They stay open as long as the export is.
-func hiveFile(files fs.FS, name string) (*registry.Hive, error) {
-	open := func(name string) (registry.Log, error) {
-		f, err := files.Open(name)
-		if err != nil {
-			return registry.Log{}, err
-		}
-		info, err := f.Stat()
-		if err != nil {
-			return registry.Log{}, err
-		}
-		r, ok := f.(io.ReaderAt)
-		if !ok {
-			return registry.Log{}, fmt.Errorf("%s is not a file", name)
-		}
-		return registry.Log{Name: path.Base(name), R: r, Size: info.Size()}, nil
-	}
-	hive, err := open(name)
-	if err != nil {
-		return nil, err
-	}
-	var logs []registry.Log
-	for _, suffix := range []string{".LOG1", ".LOG2"} {
-		log, err := open(name + suffix)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		logs = append(logs, log)
-	}
-	return registry.Open(hive.R, hive.Size, logs...)
 }
 
 // users prints what is below HKEY_USERS: whose profiles Windows knows. What can be read is printed; the first error is returned at the end.

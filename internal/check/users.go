@@ -3,7 +3,6 @@ package check
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -166,8 +165,7 @@ func (s userSystem) Hive(windows.Hive) windows.HiveState {
 	if s.hive == nil {
 		return s.state
 	}
-	st := s.hive.State()
-	return windows.HiveState{Dirty: st.Dirty, Replayed: st.Entries, Stale: st.Stale, Why: st.Why, Damaged: st.Damaged, Cut: st.Cut}
+	return s.hive.HiveState()
 }
 
 func (s userSystem) Open(_ windows.Hive, p string) (windows.Key, error) { return s.root.Open(p) }
@@ -186,7 +184,7 @@ func (r *reader) user(sid, file string) (u *reader, done func(), err error) {
 			return u, done, err
 		}
 	}
-	hive, done, err := openHive(r.sys.Files(), file)
+	hive, done, err := registry.OpenFile(r.sys.Files(), file)
 	if err != nil {
 		u.sys = userSystem{System: r.sys, state: windows.HiveState{Err: err}}
 		return u, done, err
@@ -208,50 +206,4 @@ func (r *reader) hiveEvidence() Evidence {
 	e := inFile(r.file)
 	e.Hive, e.HiveState = userHive, r.hiveState(userHive)
 	return e
-}
-
-// openHive opens a hive's file with its logs; done closes them.
-func openHive(files fs.FS, name string) (hive *registry.Hive, done func(), err error) {
-	var opened []fs.File
-	done = func() {
-		for _, f := range opened {
-			_ = f.Close() // only read
-		}
-	}
-	open := func(name string) (registry.Log, error) {
-		l := registry.Log{Name: path.Base(name)}
-		file, err := files.Open(name)
-		if err != nil {
-			return l, err
-		}
-		opened = append(opened, file)
-		info, err := file.Stat()
-		if err != nil {
-			return l, err
-		}
-		l.Size = info.Size()
-		var ok bool
-		if l.R, ok = file.(io.ReaderAt); !ok {
-			return l, fmt.Errorf("%s is not a file", name)
-		}
-		return l, nil
-	}
-	file, err := open(name)
-	if err != nil {
-		return nil, done, err
-	}
-	var logs []registry.Log
-	for _, suffix := range []string{".LOG1", ".LOG2"} {
-		log, err := open(name + suffix)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			// Not wrapped: the hive itself is there.
-			return nil, done, errors.New(err.Error())
-		}
-		logs = append(logs, log)
-	}
-	hive, err = registry.Open(file.R, file.Size, logs...)
-	return hive, done, err
 }

@@ -99,8 +99,7 @@ func (h *hive) state() windows.HiveState {
 	if err := h.open(); err != nil {
 		return windows.HiveState{Err: err}
 	}
-	s := h.reg.State()
-	return windows.HiveState{Dirty: s.Dirty, Replayed: s.Entries, Stale: s.Stale, Why: s.Why, Damaged: s.Damaged, Cut: s.Cut}
+	return h.reg.HiveState()
 }
 
 // Hive tells how far a hive can be trusted. Err is fs.ErrNotExist (wrapped) if its file surely is missing, or the name is of no hive of a
