@@ -120,7 +120,7 @@ func FuzzOpen(f *testing.F) {
 				}
 				probe(t, d, int64(len(file)))
 			}
-			if err := e.Verify(t.Context()); err != nil && !errors.Is(err, ErrNoManifest) {
+			if err := e.Verify(t.Context(), nil); err != nil && !errors.Is(err, ErrNoManifest) {
 				sound(t, err)
 			}
 		})

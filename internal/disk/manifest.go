@@ -98,10 +98,17 @@ func (e *Envelope) HasManifest() bool { return e.manifest != nil }
 
 // Verify reads the whole export and compares it with the digests in its manifest. It returns nil if all agree, a Refusal
 // that names the first file that does not, ErrNoManifest if there is nothing to compare with, ctx's error, or one of
-// reading. The manifest itself is not signed, or its signature is not looked at: Verify finds damage, not malice.
-func (e *Envelope) Verify(ctx context.Context) error {
+// reading. progress, if there is one, is told how many of the bytes that there are digests of have been read; an error from it ends
+// Verify with that error. The manifest itself is not signed, or its signature is not looked at: Verify finds damage, not malice.
+func (e *Envelope) Verify(ctx context.Context, progress func(done, size int64) error) error {
 	if e.manifest == nil {
 		return ErrNoManifest
+	}
+	var done, all int64
+	for _, d := range e.manifest.digests {
+		if d.src != nil {
+			all += d.src.Size()
+		}
 	}
 	buf := make([]byte, 256<<10)
 	for _, d := range e.manifest.digests {
@@ -114,9 +121,15 @@ func (e *Envelope) Verify(ctx context.Context) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			if progress != nil {
+				if err := progress(done, all); err != nil {
+					return err
+				}
+			}
 			n, err := d.src.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
 			h.Write(buf[:n])
 			off += int64(n)
+			done += int64(n)
 			if off < size && err != nil {
 				if errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF

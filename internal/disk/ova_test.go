@@ -116,7 +116,7 @@ func TestOVA(t *testing.T) {
 					equalImage(t, d, want)
 				}
 
-				err = e.Verify(t.Context())
+				err = e.Verify(t.Context(), nil)
 				if hash == "" {
 					if !errors.Is(err, ErrNoManifest) {
 						t.Errorf("verified without a manifest: %v", err)
@@ -128,11 +128,11 @@ func TestOVA(t *testing.T) {
 				}
 				cancelled, cancel := context.WithCancel(t.Context())
 				cancel()
-				if err := e.Verify(cancelled); !errors.Is(err, context.Canceled) {
+				if err := e.Verify(cancelled, nil); !errors.Is(err, context.Canceled) {
 					t.Errorf("verify after cancel: %v", err)
 				}
 				file[e.Disks[1].Offset+e.Disks[1].Length-1] ^= 1
-				wantRefusal(t, e.Verify(t.Context()), "OVA", Damaged, "manifest")
+				wantRefusal(t, e.Verify(t.Context(), nil), "OVA", Damaged, "manifest")
 			})
 		}
 	}
@@ -205,7 +205,7 @@ func TestBareOVF(t *testing.T) {
 		}
 		equalImage(t, e.Disks[i], want)
 	}
-	if err := e.Verify(t.Context()); !errors.Is(err, ErrNoManifest) {
+	if err := e.Verify(t.Context(), nil); !errors.Is(err, ErrNoManifest) {
 		t.Errorf("verified: %v", err)
 	}
 	if len(e.closers) != 3 {
@@ -279,7 +279,7 @@ func TestManifestBesideAnOVF(t *testing.T) {
 			if !e.HasManifest() || len(e.Warnings) != 1 || e.Warnings[0] != unverified {
 				t.Errorf("%s, %s: warnings %q", hash, name, e.Warnings)
 			}
-			if err = e.Verify(t.Context()); c.detail == "" && err != nil {
+			if err = e.Verify(t.Context(), nil); c.detail == "" && err != nil {
 				t.Errorf("%s, %s: %v", hash, name, err)
 			} else if c.detail != "" {
 				wantRefusal(t, err, "OVF", Damaged, "manifest")

@@ -6,6 +6,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,7 +47,7 @@ func Open(files ...File) (_ *Upload, err error) {
 	errs := make([]error, len(files))
 	u.opened = make([]*disk.Envelope, len(files))
 	for i := range files {
-		u.opened[i], errs[i] = disk.OpenFile(files[i].Path, u.options(i, part))
+		u.opened[i], errs[i] = u.open(i, part)
 	}
 	for i, env := range u.opened {
 		if part[i] {
@@ -83,28 +84,24 @@ func Open(files ...File) (_ *Upload, err error) {
 // MaxDisks is how many disks a machine may have (VM Import: "VMs with more than 21 volumes are not supported").
 const MaxDisks = 21
 
-// options are those to open the i-th file with. Files that it names are marked in part.
-func (u *Upload) options(i int, part []bool) disk.Options {
-	return disk.Options{Format: u.files[i].Format, Name: u.files[i].Name, Siblings: func(name string) (disk.Source, error) {
+// open opens the i-th file, and marks in part those that it names.
+func (u *Upload) open(i int, part []bool) (*disk.Envelope, error) {
+	f := u.files[i]
+	return disk.OpenFile(f.Path, disk.Options{Format: f.Format, Name: f.Name, Siblings: func(name string) (disk.Source, error) {
 		for j, other := range u.files {
 			if j == i || other.Name != name || name == "" {
 				continue
 			}
+			folder, err := os.OpenRoot(filepath.Dir(other.Path))
+			if err != nil {
+				return nil, err
+			}
+			defer folder.Close()
 			part[j] = true
-			return source(other.Path)
+			return disk.SiblingsIn(folder)(filepath.Base(other.Path))
 		}
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-	}}
-}
-
-// source opens a file to read from.
-func source(path string) (disk.Source, error) {
-	folder, err := os.OpenRoot(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	defer folder.Close()
-	return disk.SiblingsIn(folder)(filepath.Base(path))
+	}})
 }
 
 // Upload is an export, opened. Its Envelope has the disks of all files.
@@ -126,6 +123,37 @@ func (u *Upload) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Verify sees that all of the disks is in the files, which may have been cut off on their way, then reads the files whole and
+// holds them against the digests that they bring along; a file without any is taken as it is. progress is told how many of the
+// bytes have been read that there are digests of; an error from it ends the reading with that error.
+func (u *Upload) Verify(ctx context.Context, progress func(done, size int64) error) error {
+	for _, d := range u.Disks {
+		for _, err := range d.Extents() {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return failureOf(err)
+			}
+		}
+	}
+	var before, read int64 // of envelopes that are done
+	for _, e := range u.opened {
+		if e == nil || !e.HasManifest() {
+			continue
+		}
+		err := e.Verify(ctx, func(done, size int64) error {
+			read = size
+			return progress(before+done, before+size)
+		})
+		if err != nil {
+			return failureOf(err)
+		}
+		before += read
+	}
+	return nil
 }
 
 // Failure is an import that cannot succeed because of its input, in the words of VM Import's StatusMessage.

@@ -267,7 +267,7 @@ func (i *Inspection) verify(ctx context.Context, env *disk.Envelope, verify bool
 		}
 		return nil
 	}
-	err := env.Verify(ctx)
+	err := env.Verify(ctx, nil)
 	var refused *disk.Refusal
 	switch {
 	case err == nil:

@@ -204,7 +204,7 @@ func (m *machine) ensureVolumes(ctx context.Context, want compute.Machine) error
 		path := m.path(v.file)
 		size, err := volumeSize(path)
 		if errors.Is(err, os.ErrNotExist) && !v.made {
-			if err := m.driver.createVolume(path, v.want); err != nil {
+			if err := createVolume(path, v.want); err != nil {
 				return err
 			}
 			size, err = v.want, nil
@@ -255,7 +255,7 @@ func (m *machine) grow(ctx context.Context, v volume) error {
 
 // createVolume makes an empty volume of that size in bytes, whole or not at all. What it is a copy-on-write clone of does not
 // stand in it: arguments tells QEMU.
-func (d *driver) createVolume(path string, size int64) error {
+func createVolume(path string, size int64) error {
 	part, err := os.OpenFile(path+partSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
