@@ -84,6 +84,9 @@ func (c *copying) openPart(part string) (_ *os.File, err error) {
 		return nil, errors.Join(fmt.Errorf("disk: %s is being written by another copy: %w", part, err), f.Close())
 	}
 	c.aim(f)
+	if c.opt.Durable {
+		c.back = newWriteBack(f)
+	}
 	if noted {
 		c.save = func(s *checkpoint) error {
 			s.Key = key

@@ -118,6 +118,7 @@ type copying struct {
 	chain  hash.Hash // of Copied.Digest
 	from   int64     // where to begin: behind it all is done
 	save   func(*checkpoint) error
+	back   *writeBack // nil: the copy need not reach the disk
 }
 
 // packing is how chunks are compressed that are.
@@ -275,6 +276,9 @@ func (c *copying) write(ctx context.Context, order <-chan *piece, free chan<- *p
 			return err
 		}
 		c.count(p)
+		if c.back != nil {
+			c.back.wrote(p.length)
+		}
 		end := p.start + p.length
 		if c.opt.Progress != nil && (c.input != nil || end < c.size) {
 			c.opt.Progress(end, c.img.Size())
