@@ -10,7 +10,7 @@ type writeBack struct {
 	pending int64 // bytes
 }
 
-// writeBackAfter is how much is written before the disk is given it, in bytes: the fastest of 16 to 128 MiB.
+// writeBackAfter is how much is written before the disk is given it, in bytes: about a hundredth of a second of a fast disk.
 const writeBackAfter = 16 << 20
 
 func newWriteBack(f *os.File) *writeBack {
