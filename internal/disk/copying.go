@@ -267,7 +267,9 @@ func (c *copying) write(ctx context.Context, order <-chan *piece, free chan<- *p
 		select {
 		case <-p.made:
 		case <-ctx.Done():
-			return ctx.Err()
+		}
+		if err := ctx.Err(); err != nil { // even if the piece is made, too
+			return err
 		}
 		if p.err != nil {
 			return p.err
