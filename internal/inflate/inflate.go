@@ -236,9 +236,11 @@ func extra(bits uint64, e uint32) int {
 
 const (
 	// fastIn and fastOut are what fast needs in front of it, in bytes: it loads 8 bytes after having moved on by up to 7,
-	// and twice at that; it writes 3 literals, a match of 258 bytes and up to 15 bytes beyond it.
+	// and twice at that; it writes 3 literals before it looks how much room there is.
 	fastIn  = 24
-	fastOut = 3 + 258 + 16
+	fastOut = 3
+	// wide is how many bytes are copied at a time, of which all but one may lie beyond the match.
+	wide = 16
 )
 
 // fast decompresses until the block or one of the buffers is about to end. bit holds more bits here than n says: those
@@ -248,12 +250,13 @@ func (d *Decoder) fast() (done bool, err error) {
 	lit, dist := &d.lit, &d.dist
 	pos, out := d.pos, d.out
 	bit, n := d.bit, d.n
-	lastIn, lastOut := len(src)-fastIn, len(dst)-fastOut
+	lastIn, lastOut, lastEnd := len(src)-fastIn, len(dst)-fastOut, len(dst)-(wide-1)
 
 	bit |= le.Uint64(src[pos:]) << (n & 63)
 	pos += int((63 - n) >> 3)
 	n |= 56
 	e := lit[bit&(1<<litBits-1)]
+decode:
 	for pos <= lastIn && out <= lastOut {
 		// Here n >= 56, and e is the entry for bit. A literal in the main table takes at most 11 bits.
 		if e&literal != 0 {
@@ -339,7 +342,19 @@ func (d *Decoder) fast() (done bool, err error) {
 
 		from, end := out-distance, out+length
 		switch {
-		case distance >= 16:
+		case end > lastEnd:
+			if end > len(dst) {
+				end, err = len(dst), ErrFull
+			}
+			for out < end {
+				dst[out] = dst[from]
+				out++
+				from++
+			}
+			if err != nil {
+				break decode
+			}
+		case distance >= wide:
 			for {
 				a, b := le.Uint64(dst[from:]), le.Uint64(dst[from+8:])
 				le.PutUint64(dst[out:], a)
