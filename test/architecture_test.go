@@ -22,7 +22,7 @@ var floors = [][]string{
 	{"internal/image"},
 	{"internal/check", "internal/check/report", "internal/guest", "internal/gateway", "internal/console", "internal/phony", "internal/phony/phonytest"},
 	{"internal/windows", "internal/windows/offline", "internal/windows/live", "internal/windows/registry", "internal/windows/ntfs", "internal/compute", "internal/compute/qemu", "internal/compute/memory", "internal/compute/computetest"},
-	{"internal/disk", "internal/directory", "internal/directory/builtin", "internal/awsapi", "internal/awsapi/modelgen", "internal/s3", "internal/store", "internal/store/storetest", "testdata/machines", "testdata/hostile"},
+	{"internal/disk", "internal/disk/disktest", "internal/directory", "internal/directory/builtin", "internal/awsapi", "internal/awsapi/modelgen", "internal/s3", "internal/store", "internal/store/storetest", "testdata/machines", "testdata/hostile"},
 	{"internal/inflate"},
 }
 
@@ -99,6 +99,35 @@ func TestSDKStaysWhereItBelongs(t *testing.T) {
 			if strings.HasPrefix(im, "github.com/aws/") && !slices.Contains(allowed, name) {
 				t.Errorf("%s imports %s", name, im)
 			}
+		}
+	}
+}
+
+// TestTestSupportIsForTests: what is named after tests is imported by tests alone, and phony besides by the program for its sample.
+func TestTestSupportIsForTests(t *testing.T) {
+	by := map[string][]string{
+		"internal/phony":               {"cmd/berth", "internal/phony/phonytest"},
+		"internal/phony/phonytest":     nil,
+		"internal/compute/computetest": nil,
+		"internal/disk/disktest":       nil,
+		"internal/store/storetest":     nil,
+	}
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, "berth/")
+		seen[name] = true
+		if _, known := by[name]; !known && name != "test" && strings.HasSuffix(name, "test") {
+			t.Errorf("%s: who may import it?", name)
+		}
+		for _, im := range p.Imports {
+			if may, support := by[strings.TrimPrefix(im, "berth/")]; support && !slices.Contains(may, name) {
+				t.Errorf("%s imports %s, which is for tests", name, im)
+			}
+		}
+	}
+	for name := range by {
+		if !seen[name] {
+			t.Errorf("there is no %s: is this test still looking?", name)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"berth/internal/disk/disktest"
 	"berth/internal/phony"
 	"berth/testdata/machines"
 )
@@ -41,7 +41,7 @@ func builtProgram(t testing.TB) string {
 }
 
 // filledMachine writes a raw disk of a phony machine whose partition "data", which has no file system, is full of what disks are full
-// of: two thirds machine code, one third what does not compress.
+// of.
 func filledMachine(b *testing.B, text, path string) {
 	base := fstest.MapFS{"filled.txtar": {Data: []byte(text)}}
 	names, err := phony.Names()
@@ -62,24 +62,12 @@ func filledMachine(b *testing.B, text, path string) {
 	if err := m.Export(b.Context(), path, "raw"); err != nil {
 		b.Fatal(err)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
-	code, err := os.ReadFile(self)
-	if err != nil {
-		b.Fatal(err)
-	}
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, noise, p := rand.New(rand.NewPCG(1, 6)), rand.NewChaCha8([32]byte{6}), make([]byte, 1<<20)
 	data := m.Partition("data")
-	for at := int64(0); at+int64(len(p)) <= data.Length; at += int64(len(p)) {
-		if copy(p, code[r.IntN(len(code)-len(p)):]); at>>20%3 == 0 {
-			_, _ = noise.Read(p)
-		}
+	for at, p := range disktest.NewContents(b).Pieces(data.Length) {
 		if _, err := f.WriteAt(p, data.Start+at); err != nil {
 			b.Fatal(err)
 		}
@@ -94,12 +82,6 @@ func benchTool(b *testing.B, argv ...string) {
 	if out, err := exec.CommandContext(b.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
 		b.Fatalf("%s: %v: %s", argv, err, out)
 	}
-}
-
-// middleOf is the median.
-func middleOf(all []time.Duration) time.Duration {
-	slices.Sort(all)
-	return all[len(all)/2]
 }
 
 // family is what a program and all that it started, as long as they are in its session, took.
@@ -221,25 +203,26 @@ partition data = size 1GiB type basic
 		b.Fatal(err)
 	}
 
-	var own time.Duration
+	var own disktest.Cost
 	var ownPeak int64
 	b.Run("berth", func(b *testing.B) {
 		// A machine that is found not to be fit is converted, too, as virt-v2v does.
 		const script = `"$1" check "$2" >/dev/null; [ $? -le 1 ] && "$1" convert --durable "$2" "$3"`
-		var walls, cpus []time.Duration
+		var runs []disktest.Cost
 		for b.Loop() {
 			out := filepath.Join(dir, "out.qcow2")
-			begun := time.Now()
-			cpu, peak := usage(b, "/bin/sh", "-c", script, "sh", exe, ova, out)
-			walls, cpus = append(walls, time.Since(begun)), append(cpus, cpu)
-			ownPeak = max(ownPeak, peak)
+			runs = append(runs, disktest.Measure(b, func() error {
+				_, peak := usage(b, "/bin/sh", "-c", script, "sh", exe, ova, out)
+				ownPeak = max(ownPeak, peak)
+				return nil
+			}, syscall.RUSAGE_CHILDREN))
 			if err := os.Remove(out); err != nil {
 				b.Fatal(err)
 			}
 		}
-		own = middleOf(walls)
-		b.ReportMetric(own.Seconds(), "own-s")
-		b.ReportMetric(middleOf(cpus).Seconds(), "own-CPU-s")
+		own = disktest.Median(runs)
+		b.ReportMetric(own.Wall.Seconds(), "own-s")
+		b.ReportMetric(own.CPU.Seconds(), "own-CPU-s")
 		b.ReportMetric(float64(ownPeak)/(1<<20), "peak-MiB")
 	})
 	b.Run("virt-v2v", func(b *testing.B) {
@@ -263,13 +246,13 @@ partition data = size 1GiB type basic
 		b.ReportMetric(theirs.wall.Seconds(), "virt-v2v-s")
 		b.ReportMetric(theirs.cpu.Seconds(), "virt-v2v-CPU-s")
 		b.ReportMetric(float64(theirs.peak)/(1<<20), "peak-MiB")
-		if own > 0 {
-			ratio := theirs.wall.Seconds() / own.Seconds()
-			b.Logf("bar of 1/%d of virt-v2v's time: 1/%.1f, %s", barV2VTime, ratio, held(ratio >= barV2VTime))
+		if own.Wall > 0 {
+			ratio := theirs.wall.Seconds() / own.Wall.Seconds()
+			b.Logf("bar of 1/%d of virt-v2v's time: 1/%.1f, %s", barV2VTime, ratio, disktest.Held(ratio >= barV2VTime))
 		}
 		if ownPeak > 0 { // else there is no GNU time
 			ratio := float64(theirs.peak) / float64(ownPeak)
-			b.Logf("bar of 1/%d of virt-v2v's memory: 1/%.1f, %s", barV2VMemory, ratio, held(ratio >= barV2VMemory))
+			b.Logf("bar of 1/%d of virt-v2v's memory: 1/%.1f, %s", barV2VMemory, ratio, disktest.Held(ratio >= barV2VMemory))
 		}
 	})
 }
@@ -321,7 +304,7 @@ partition data = size 256MiB type basic
 				}
 				b.ReportMetric(cpu.Seconds()/float64(b.N), "cpu-s")
 				b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
-				b.Logf("bar of %d MiB: %.1f MiB, %s", barConvertPeak>>20, float64(peak)/(1<<20), held(peak <= barConvertPeak))
+				b.Logf("bar of %d MiB: %.1f MiB, %s", barConvertPeak>>20, float64(peak)/(1<<20), disktest.Held(peak <= barConvertPeak))
 			})
 		}
 		if err := errors.Join(os.Remove(raw), os.RemoveAll(file)); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"berth/internal/disk"
+	"berth/internal/disk/disktest"
 	"berth/internal/image"
 	"berth/internal/phony"
 	"berth/internal/phony/phonytest"
@@ -111,14 +112,6 @@ func usage(t testing.TB, argv ...string) (cpu time.Duration, peak int64) {
 	return s.UserTime() + s.SystemTime(), n << 10
 }
 
-// held is the word for a bar.
-func held(yes bool) string {
-	if yes {
-		return "held"
-	}
-	return "MISSED"
-}
-
 // writtenBothWays is the program as the Makefile builds it, twice: written in pieces of 4 KiB and at once. The page cache holds the one
 // in single pages, and the other, where the file system can, in folios of up to 2 MiB; what a program takes of memory depends on that.
 func writtenBothWays(t testing.TB) []string {
@@ -186,7 +179,7 @@ func BenchmarkInspect(b *testing.B) {
 		b.ReportMetric(float64(cpu.Microseconds())/1000, "cpu-ms/op")
 		b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
 		if barCPU > 0 {
-			b.Logf("bars of %v CPU and %d MiB: %s", barCPU, barPeak>>20, held(cpu <= barCPU && peak <= barPeak))
+			b.Logf("bars of %v CPU and %d MiB: %s", barCPU, barPeak>>20, disktest.Held(cpu <= barCPU && peak <= barPeak))
 		}
 		return cpu
 	}
@@ -223,7 +216,7 @@ func BenchmarkInspect(b *testing.B) {
 			theirs := run(b, 0, []string{"/bin/sh"}, "-c", script, "sh", peer, path, b.TempDir())
 			if own > 0 {
 				b.ReportMetric(theirs.Seconds()/own.Seconds(), "x-berth")
-				b.Logf("bar of 1/%d of virt-inspector's CPU: %s", barPeer, held(theirs >= barPeer*own))
+				b.Logf("bar of 1/%d of virt-inspector's CPU: %s", barPeer, disktest.Held(theirs >= barPeer*own))
 			}
 		})
 	}

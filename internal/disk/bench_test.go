@@ -7,13 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"testing"
-	"time"
+
+	"berth/internal/disk/disktest"
 )
 
 // Sequential reading of a streamOptimized disk, whose grains are about half compressible, and qemu-img doing the same.
@@ -53,29 +52,13 @@ func BenchmarkStreamOptimized(b *testing.B) {
 // diskOfWindows writes a raw disk as a Windows machine leaves it: machine code, noise (what is compressed already) and holes;
 // data bytes of it are stored, at the beginning, in the middle and at the end.
 func diskOfWindows(b *testing.B, path string, size, data int64) {
-	name, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
-	code, err := os.ReadFile(name)
-	if err != nil {
-		b.Fatal(err)
-	}
 	f, err := os.Create(path)
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := rand.New(rand.NewPCG(1, 1))
-	noise := rand.NewChaCha8([32]byte{})
-	p := make([]byte, 1<<20)
-	for i := int64(0); i < data; i += int64(len(p)) {
-		copy(p, code[r.IntN(len(code)-len(p)):])
-		if i>>20%3 == 0 {
-			noise.Read(p)
-		}
+	for at, p := range disktest.NewContents(b).Pieces(data) {
 		copy(p[510:], "\x55\xaa")
-		at := i
-		if i > data/2 {
+		if at > data/2 {
 			at += size/2 - data
 		}
 		if _, err := f.WriteAt(p, at); err != nil {
@@ -125,29 +108,28 @@ func BenchmarkConvert(b *testing.B) {
 				}
 				for to, form := range map[string]Form{"raw": Raw, "qcow2": Plain} {
 					b.Run(to, func(b *testing.B) {
-						var own, other []timing
+						var own, other []disktest.Cost
 						for b.Loop() {
-							own = append(own, timed(b, syscall.RUSAGE_SELF, func() {
+							own = append(own, disktest.Measure(b, func() error {
 								e, err := OpenFile(file, Options{})
 								if err == nil {
 									_, err = CopyFile(b.Context(), ours, e.Disks[0], CopyOptions{Form: form})
 									err = errors.Join(err, e.Close())
 								}
-								if err != nil {
-									b.Fatal(err)
-								}
-							}))
-							other = append(other, timed(b, syscall.RUSAGE_CHILDREN, func() {
+								return err
+							}, syscall.RUSAGE_SELF))
+							other = append(other, disktest.Measure(b, func() error {
 								qemuImg(b, "convert", "-f", qemuFormat[v.format], "-O", to, file, theirs)
-							}))
+								return nil
+							}, syscall.RUSAGE_CHILDREN))
 							b.ReportMetric(float64(stored(b, ours))/float64(stored(b, theirs)), "x-stored")
 							if err := errors.Join(os.Remove(ours), os.Remove(theirs)); err != nil {
 								b.Fatal(err)
 							}
 						}
-						a, o := median(own), median(other)
-						b.ReportMetric(a.wall.Seconds(), "own-s")
-						b.ReportMetric(o.wall.Seconds(), "qemu-img-s")
+						a, o := disktest.Median(own), disktest.Median(other)
+						b.ReportMetric(a.Wall.Seconds(), "own-s")
+						b.ReportMetric(o.Wall.Seconds(), "qemu-img-s")
 						wall, cpu := 1.0, 1.0
 						if form == Raw {
 							cpu = 0 // none
@@ -157,22 +139,8 @@ func BenchmarkConvert(b *testing.B) {
 						} else if v.format == "VHDX" && size > 4<<30 {
 							cpu = 0.3
 						}
-						for _, m := range []struct {
-							unit       string
-							ratio, bar float64
-						}{
-							{"x-qemu-img", a.wall.Seconds() / o.wall.Seconds(), wall},
-							{"x-qemu-img-CPU", a.cpu.Seconds() / o.cpu.Seconds(), cpu},
-						} {
-							b.ReportMetric(m.ratio, m.unit)
-							word := "held"
-							if m.ratio > m.bar {
-								word = "MISSED"
-							}
-							if m.bar > 0 {
-								b.Logf("%s, bar %.1f: %.2f, %s", m.unit, m.bar, m.ratio, word)
-							}
-						}
+						disktest.Judge(b, "x-qemu-img", a.Wall.Seconds()/o.Wall.Seconds(), wall)
+						disktest.Judge(b, "x-qemu-img-CPU", a.CPU.Seconds()/o.CPU.Seconds(), cpu)
 					})
 				}
 			})
@@ -181,37 +149,6 @@ func BenchmarkConvert(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-type timing struct{ wall, cpu time.Duration }
-
-// timed measures do, whose processor time is this process's or that of its children.
-func timed(b *testing.B, who int, do func()) timing {
-	begun, cpu := time.Now(), processor(b, who)
-	do()
-	return timing{time.Since(begun), processor(b, who) - cpu}
-}
-
-// median is that of each measure for itself.
-func median(all []timing) timing {
-	middle := func(of func(timing) time.Duration) time.Duration {
-		var d []time.Duration
-		for _, t := range all {
-			d = append(d, of(t))
-		}
-		slices.Sort(d)
-		return d[len(d)/2]
-	}
-	return timing{middle(func(t timing) time.Duration { return t.wall }), middle(func(t timing) time.Duration { return t.cpu })}
-}
-
-// processor is the processor time used so far by this process or by its children that have ended.
-func processor(b *testing.B, who int) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(who, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // Opening a disk and reading one sector, as an inspection begins.

@@ -10,15 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"berth/internal/compute"
 	"berth/internal/disk"
+	"berth/internal/disk/disktest"
 )
 
 // readingGuest is the boot sector of a guest that reads what the sectors from 1 on list, one read after the other, and turns itself
@@ -66,19 +64,11 @@ c3              ret
 // then pieces of 4 to 64 KiB, of every fourth all. It returns how many bytes the guest reads; none if not asked for reads.
 func bootDisk(b *testing.B, path string, reads bool) (bytes int64) {
 	const data, start = 384 << 20, 1 << 20
-	self, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
-	code, err := os.ReadFile(self)
-	if err != nil {
-		b.Fatal(err)
-	}
 	head, err := assemble(readingGuest)
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, noise := rand.New(rand.NewPCG(1, 5)), rand.NewChaCha8([32]byte{5})
+	r := rand.New(rand.NewPCG(1, 5))
 	read := func(at, length int64) {
 		head = binary.LittleEndian.AppendUint32(head, uint32(length/512)<<16|16)
 		head = binary.LittleEndian.AppendUint32(head, 0x2000<<16) // memory from 128 KiB on
@@ -108,13 +98,8 @@ func bootDisk(b *testing.B, path string, reads bool) (bytes int64) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := make([]byte, 1<<20)
-	for i := range int64(data >> 20) {
-		copy(p, code[r.IntN(len(code)-len(p)):])
-		if i%3 == 0 {
-			_, _ = noise.Read(p)
-		}
-		if _, err := f.WriteAt(p, start+i<<20); err != nil {
+	for at, p := range disktest.NewContents(b).Pieces(data) {
+		if _, err := f.WriteAt(p, start+at); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -130,14 +115,9 @@ func bootDisk(b *testing.B, path string, reads bool) (bytes int64) {
 	return bytes
 }
 
-type boot struct {
-	wall, cpu time.Duration
-	fetched   int64 // bytes from the host's disk
-}
-
 // bootOnce runs a desktop's machine on a new clone of the image, until the guest turns it off. cold forgets what the host has in
 // memory of the image.
-func bootOnce(b *testing.B, accel accelerator, image string, cold bool) boot {
+func bootOnce(b *testing.B, accel accelerator, image string, cold bool) disktest.Cost {
 	folder := filepath.Join(filepath.Dir(image), "machine")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		b.Fatal(err)
@@ -145,13 +125,7 @@ func bootOnce(b *testing.B, accel accelerator, image string, cold bool) boot {
 	defer os.RemoveAll(folder)
 	benchTool(b, "qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", filepath.Join(folder, rootVolume))
 	if cold {
-		f, err := os.OpenFile(image, os.O_RDWR, 0)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close()); err != nil {
-			b.Fatal(err)
-		}
+		disktest.Forget(b, image)
 	} else if _, err := os.ReadFile(image); err != nil {
 		b.Fatal(err)
 	}
@@ -159,31 +133,19 @@ func bootOnce(b *testing.B, accel accelerator, image string, cold bool) boot {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", arguments(hardware{id: "bench", folder: folder, image: image, vcpus: 2, memoryMiB: 256, accel: accel})...)
 	cmd.Dir = folder
-	begun := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
-	took, used := time.Since(begun), cmd.ProcessState
-	return boot{took, used.UserTime() + used.SystemTime(), used.SysUsage().(*syscall.Rusage).Inblock * 512}
+	return disktest.Measure(b, func() error {
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}, syscall.RUSAGE_CHILDREN)
 }
 
 func benchTool(b *testing.B, name string, args ...string) {
 	if out, err := exec.CommandContext(b.Context(), name, args...).CombinedOutput(); err != nil {
 		b.Fatalf("%s: %v: %s", name, err, out)
 	}
-}
-
-// middle is the median of each measure for itself.
-func middle(all []boot) (m boot) {
-	sorted := func(of func(boot) int64) int64 {
-		var s []int64
-		for _, x := range all {
-			s = append(s, of(x))
-		}
-		slices.Sort(s)
-		return s[len(s)/2]
-	}
-	return boot{time.Duration(sorted(func(x boot) int64 { return int64(x.wall) })), time.Duration(sorted(func(x boot) int64 { return int64(x.cpu) })), sorted(func(x boot) int64 { return x.fetched })}
 }
 
 // BenchmarkBoot has a guest read what a boot reads, through a desktop's clone of an image in each form, and reports, less the
@@ -212,11 +174,11 @@ func BenchmarkBoot(b *testing.B) {
 	}
 	bootDisk(b, raw, false)
 	store(raw, disk.Plain)
-	var idle []boot
+	var idle []disktest.Cost
 	for range 3 {
 		idle = append(idle, bootOnce(b, accel, image, false))
 	}
-	nothing := middle(idle)
+	nothing := disktest.Median(idle)
 	asked := bootDisk(b, raw, true)
 	benchTool(b, "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, file)
 	for _, form := range []struct {
@@ -226,14 +188,14 @@ func BenchmarkBoot(b *testing.B) {
 		size := store(file, form.form)
 		for _, cold := range []bool{false, true} {
 			b.Run(fmt.Sprintf("%s/%s", form.name, map[bool]string{false: "warm", true: "cold"}[cold]), func(b *testing.B) {
-				var boots []boot
+				var boots []disktest.Cost
 				for b.Loop() {
 					boots = append(boots, bootOnce(b, accel, image, cold))
 				}
-				m := middle(boots)
-				b.ReportMetric((m.wall - nothing.wall).Seconds(), "reading-s")
-				b.ReportMetric((m.cpu - nothing.cpu).Seconds(), "reading-CPU-s")
-				b.ReportMetric(float64(m.fetched)/(1<<20), "fetched-MiB")
+				m := disktest.Median(boots)
+				b.ReportMetric((m.Wall - nothing.Wall).Seconds(), "reading-s")
+				b.ReportMetric((m.CPU - nothing.CPU).Seconds(), "reading-CPU-s")
+				b.ReportMetric(float64(m.Read)/(1<<20), "fetched-MiB")
 				b.ReportMetric(float64(asked)/(1<<20), "read-MiB")
 				b.ReportMetric(float64(size)/(1<<20), "image-MiB")
 			})
@@ -275,24 +237,13 @@ func BenchmarkClone(b *testing.B) {
 	}
 	m := compute.Machine{ID: "ws-1", Image: "wsi-1", RootGiB: 64, VCPUs: 2, MemoryMiB: 4096, Firmware: compute.BIOS, Boots: 1}
 	theirs := filepath.Join(dir, "theirs")
-	var own, other []boot
+	var own, other []disktest.Cost
 	var allocated int64
-	used := func() (cpu time.Duration) { // by this process and those that have ended of its
-		for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
-			var u syscall.Rusage
-			if err := syscall.Getrusage(who, &u); err != nil {
-				b.Fatal(err)
-			}
-			cpu += time.Duration(u.Utime.Nano() + u.Stime.Nano())
-		}
-		return cpu
-	}
 	for b.Loop() {
-		begun, before := time.Now(), used()
-		if _, err := d.Ensure(b.Context(), m); err != nil {
-			b.Fatal(err)
-		}
-		own = append(own, boot{wall: time.Since(begun), cpu: used() - before})
+		own = append(own, disktest.Measure(b, func() error {
+			_, err := d.Ensure(b.Context(), m)
+			return err
+		}, syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN))
 		err := filepath.WalkDir(filepath.Join(d.machinesDir, m.ID), func(_ string, entry os.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -306,21 +257,21 @@ func BenchmarkClone(b *testing.B) {
 		if err := errors.Join(err, d.Delete(b.Context(), m.ID)); err != nil {
 			b.Fatal(err)
 		}
-		begun, before = time.Now(), used()
-		benchTool(b, "qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", theirs)
-		other = append(other, boot{wall: time.Since(begun), cpu: used() - before})
+		other = append(other, disktest.Measure(b, func() error {
+			benchTool(b, "qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", theirs)
+			return nil
+		}, syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN))
 		if err := os.Remove(theirs); err != nil {
 			b.Fatal(err)
 		}
 	}
 	allocated /= int64(len(own))
-	a, o := middle(own), middle(other)
-	b.ReportMetric(float64(a.wall.Microseconds())/1000, "own-ms")
-	b.ReportMetric(float64(o.wall.Microseconds())/1000, "qemu-img-ms")
-	b.ReportMetric(float64(a.cpu.Microseconds())/1000, "own-CPU-ms")
-	b.ReportMetric(float64(o.cpu.Microseconds())/1000, "qemu-img-CPU-ms")
+	a, o := disktest.Median(own), disktest.Median(other)
+	b.ReportMetric(float64(a.Wall.Microseconds())/1000, "own-ms")
+	b.ReportMetric(float64(o.Wall.Microseconds())/1000, "qemu-img-ms")
+	b.ReportMetric(float64(a.CPU.Microseconds())/1000, "own-CPU-ms")
+	b.ReportMetric(float64(o.CPU.Microseconds())/1000, "qemu-img-CPU-ms")
 	b.ReportMetric(float64(allocated)/1024, "stored-KiB")
-	word := map[bool]string{true: "held", false: "MISSED"}
-	b.Logf("bar of %v: %v, %s", barClone, a.wall, word[a.wall <= barClone])
-	b.Logf("bar of %d KiB: %d KiB, %s", barCloneDisk>>10, allocated>>10, word[allocated <= barCloneDisk])
+	b.Logf("bar of %v: %v, %s", barClone, a.Wall, disktest.Held(a.Wall <= barClone))
+	b.Logf("bar of %d KiB: %d KiB, %s", barCloneDisk>>10, allocated>>10, disktest.Held(allocated <= barCloneDisk))
 }
