@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -223,7 +224,24 @@ func TestATaskNeverHangs(t *testing.T) {
 		}, "its endpoint has stopped sending", false},
 		"endpoint that does not answer": {func(p *places, _ <-chan struct{}) {
 			p.stage = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-		}, "", false},
+		}, ".qcow2: its answer", false},
+		"endpoint that ends the connection": {func(p *places, _ <-chan struct{}) {
+			p.stage = func(context.Context) error { return fmt.Errorf("bytes 0 to 5: %w", io.ErrUnexpectedEOF) }
+		}, "its endpoint ends the connection", false},
+		"endpoint that does not answer in time": {func(p *places, _ <-chan struct{}) {
+			p.stat = func() error { return fmt.Errorf("s3: %w", context.DeadlineExceeded) }
+		}, "its endpoint does not answer in time", false},
+		"host that has no address": {func(p *places, _ <-chan struct{}) {
+			p.stat = func() error { return &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host"}} }
+		}, "the address of its host is not found", false},
+		"host that refuses the connection": {func(p *places, _ <-chan struct{}) {
+			p.stat = func() error {
+				return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+			}
+		}, "its endpoint cannot be reached", false},
+		"file here that cannot be written": {func(p *places, _ <-chan struct{}) {
+			p.stage = func(context.Context) error { return &os.PathError{Op: "write", Path: "/", Err: syscall.EIO} }
+		}, ".qcow2: it could not be read, or not be written here", false},
 		"trouble of our own": {func(p *places, _ <-chan struct{}) {
 			p.stage = func(context.Context) error { return nil }
 			p.uploads = "/proc/secret"
@@ -267,13 +285,30 @@ func TestATaskNeverHangs(t *testing.T) {
 			if *task.Status != taskDeleted || strings.Contains(message, "secret words") || strings.Contains(message, f.cfg.DataDir) {
 				t.Errorf("%s: %s", *task.Status, message)
 			}
-			if c.waits != "" && (!strings.HasPrefix(message, "ServerError: The stage stage has not ended within 3s, last waiting for: ") || !strings.Contains(message, c.waits)) {
+			if c.waits != "" && (!strings.HasPrefix(message, "ServerError: The import has been fetching its files for more than 3s, last waiting for: ") || !strings.Contains(message, c.waits)) {
 				t.Errorf("the task ended with %q", message)
 			}
 			if s := f.unsound(t, memory.NewHost()); s != "" {
 				t.Error(s)
 			}
 		})
+	}
+}
+
+// What a place will answer again and again ends a task at once, also where it comes only when the file is fetched.
+func TestAPlaceThatRefuses(t *testing.T) {
+	p := &places{stage: func(context.Context) error {
+		return fmt.Errorf("bytes 0 to 5: %w", &s3.Refusal{Status: http.StatusBadRequest, Code: "InvalidRequest", Message: "it is not sent in the ranges that are asked for"})
+	}}
+	f := newFixture(t)
+	key := f.upload(sample(t, phony.Base, "qcow2"))
+	f.troubled(p)
+	out, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{DiskContainers: fromBucket(key)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if task := f.ended(*out.ImportTaskID); *task.Status != taskDeleted || *task.StatusMessage != "ClientError: Disk validation failed [s3://b/"+key+": it is not sent in the ranges that are asked for]" || p.count.Load() != 1 {
+		t.Errorf("after %d tries: %s: %s", p.count.Load(), *task.Status, aws.ToString(task.StatusMessage))
 	}
 }
 

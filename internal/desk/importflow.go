@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -76,6 +77,9 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 		s := &r.Sources[i]
 		s.RoomBytes = 0
 		if s.FromSnapshot == "" {
+			if err := d.waits(ctx, r.ID, s.String()+": its answer"); err != nil {
+				return err
+			}
 			if err := d.find(ctx, s); err != nil {
 				return err
 			}
@@ -91,7 +95,6 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	tell := d.progress(ctx, r.ID, taskActive, "pending", 2, 15)
 	var before int64
 	for i := range r.Sources {
 		s := &r.Sources[i]
@@ -102,6 +105,7 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 			}
 			continue
 		}
+		tell := d.progress(ctx, r.ID, taskActive, "pending", 2, 15) // a new one, which tells at once
 		err := d.fetch(ctx, s, dst, func(done, size int64) {
 			waits := fmt.Sprintf("%s: %s of %s", s, sizeText(done), sizeText(size))
 			if err := tell(float64(before+done)/float64(max(total, 1)), waits); err != nil {
@@ -112,7 +116,7 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 			return cause
 		}
 		if err != nil {
-			return &sourceError{s, err}
+			return refusedSource(s, err)
 		}
 		before += s.FileBytes
 	}
@@ -122,8 +126,25 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 // find looks for a source's file, and keeps what it was when it was seen first: another one in its place is not taken.
 func (d *Desk) find(ctx context.Context, s *importSource) error {
 	info, err := d.stat(ctx, s)
+	if err != nil {
+		return refusedSource(s, err)
+	}
+	if s.ETag != "" && (info.ETag != s.ETag || info.Size != s.FileBytes) {
+		return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [%s was changed while it was read. Import it again]", s)}
+	}
+	s.FileBytes, s.ETag = info.Size, info.ETag
+	if _, err := d.db.NewUpdate().Model(s).Column("file_bytes", "etag").WherePK().Exec(ctx); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
+	return nil
+}
+
+// refusedSource is the failure that a source's answer means, or the trouble that may pass.
+func refusedSource(s *importSource, err error) error {
 	var refusal *s3.Refusal
 	switch {
+	case errors.Is(err, s3.ErrPreconditionFailed): // another file is there now, which the next look will tell
+		return &sourceError{s, err}
 	case errors.Is(err, s3.ErrNoSuchBucket), errors.Is(err, s3.ErrNoSuchKey):
 		return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [We do not have access to the given resource. Reason 404 Not Found: there is no %s]", s)}
 	case errors.Is(err, s3.ErrAccessDenied):
@@ -132,18 +153,10 @@ func (d *Desk) find(ctx context.Context, s *importSource) error {
 			why = ": " + refusal.Message
 		}
 		return &failure{Code: "ClientError", Message: "ClientError: Disk validation failed [We do not have access to the given resource. Reason 403 Forbidden" + why + "]"}
-	case errors.As(err, &refusal):
+	case errors.As(err, &refusal) && refusal.Status < http.StatusInternalServerError:
 		return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [%s: %s]", s, refusal.Message)}
-	case err != nil:
-		return &sourceError{s, err}
-	case s.ETag != "" && (info.ETag != s.ETag || info.Size != s.FileBytes):
-		return &failure{Code: "ClientError", Message: fmt.Sprintf("ClientError: Disk validation failed [%s was changed while it was read. Import it again]", s)}
 	}
-	s.FileBytes, s.ETag = info.Size, info.ETag
-	if _, err := d.db.NewUpdate().Model(s).Column("file_bytes", "etag").WherePK().Exec(ctx); err != nil {
-		return fmt.Errorf("desk: %w", err)
-	}
-	return nil
+	return &sourceError{s, err}
 }
 
 // stageSnapshot makes a snapshot the source of an import, by a link: its bytes never change.

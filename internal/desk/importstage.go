@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"syscall"
@@ -55,8 +56,8 @@ func (s stage) step() step {
 			return errFileTooLarge
 		}
 		// Passing trouble: the step is tried again until its time is over.
-		if _, err := d.db.NewUpdate().Model(r).Set("waits_for = ?", trouble(err)).Set("seen_at = ?", d.now()).WherePK().Exec(ctx); err != nil {
-			return fmt.Errorf("desk: %w", err)
+		if err := d.waits(ctx, id, trouble(err)); err != nil {
+			return err
 		}
 		return err
 	}}
@@ -91,7 +92,7 @@ func (d *Desk) enter(ctx context.Context, id string, s stage) (*importRecord, er
 	if r.Kind == importsSnapshot && s.message == "preparing ami" {
 		s.message = "preparing snapshot"
 	}
-	if err := d.advance(ctx, id, s.status, s.message, max(s.percent, r.Progress), r.WaitsFor); err != nil {
+	if err := d.advance(ctx, id, s.status, s.message, s.percent, r.WaitsFor); err != nil {
 		return nil, err
 	}
 	if _, err := d.db.NewUpdate().Model(r).Column("stage", "stage_since", "seen_at").WherePK().Exec(ctx); err != nil {
@@ -121,8 +122,8 @@ func (d *Desk) turn(ctx context.Context, id string) (leave func(), err error) {
 		if told {
 			continue
 		}
-		if _, err := d.db.NewUpdate().Model((*importRecord)(nil)).Set("waits_for = ?", "other imports, for its turn").Set("seen_at = ?", d.now()).Where("id = ?", id).Exec(ctx); err != nil {
-			return nil, fmt.Errorf("desk: %w", err)
+		if err := d.waits(ctx, id, "other imports, for its turn"); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -148,6 +149,9 @@ func (r *importRecord) limit(d *Desk) time.Duration {
 	return d.cfg.StageTime + time.Duration(float64(bytes)/float64(d.cfg.StageRate)*float64(time.Second))
 }
 
+// stageWords say what an import does in each of its stages.
+var stageWords = map[string]string{"stage": "fetching its files", "validate": "validating", "convert": "converting", "register": "preparing the image"}
+
 // late is the failure of a stage whose time is over; nil while it is not.
 func (r *importRecord) late(d *Desk) error {
 	limit := r.limit(d)
@@ -158,7 +162,7 @@ func (r *importRecord) late(d *Desk) error {
 	if r.WaitsFor != "" {
 		why = ", last waiting for: " + r.WaitsFor
 	}
-	return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: The stage %s has not ended within %s%s. [Import again when that is mended; what has been uploaded is still there]", r.Stage, limit.Round(time.Second), why)}
+	return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: The import has been %s for more than %s%s. [Import again when that is mended; an upload to this service need not be repeated]", stageWords[r.Stage], limit.Round(time.Second), why)}
 }
 
 // supervised is a context for a stage's work: it ends, with the failure as its cause, when the task is cancelled or its time is over.
@@ -216,9 +220,18 @@ func (d *Desk) pauseImports(ctx context.Context) error {
 	return nil
 }
 
-// advance writes how far a task is and what it waits for, unless it has been cancelled: then it ends with that failure.
+// waits writes what a task waits for, for people.
+func (d *Desk) waits(ctx context.Context, id, what string) error {
+	if _, err := d.db.NewUpdate().Model((*importRecord)(nil)).Set("waits_for = ?", what).Set("seen_at = ?", d.now()).Where("id = ?", id).Exec(ctx); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
+	return nil
+}
+
+// advance writes how far a task is and what it waits for, unless it has been cancelled: then it ends with that failure. The
+// percentage never falls, whatever is begun anew.
 func (d *Desk) advance(ctx context.Context, id, status, message string, percent int, waits string) error {
-	res, err := d.db.NewUpdate().Model((*importRecord)(nil)).Set("status = ?, status_message = ?, progress = ?, waits_for = ?", status, message, percent, waits).
+	res, err := d.db.NewUpdate().Model((*importRecord)(nil)).Set("status = ?, status_message = ?, waits_for = ?, progress = CASE WHEN progress > ? THEN progress ELSE ? END", status, message, waits, percent, percent).
 		Where("id = ? AND NOT cancel_requested", id).Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("desk: %w", err)
@@ -261,7 +274,9 @@ func trouble(err error) string {
 	var status *awshttp.ResponseError
 	var answer *s3.StatusError
 	var network net.Error
-	what := "it could not be read"
+	var local syscall.Errno // a net.Error, too, when nothing of the network is around it
+	var unknown *net.DNSError
+	what := "it could not be read, or not be written here"
 	switch {
 	case errors.As(err, &status):
 		what = fmt.Sprintf("its endpoint answered %d %s", status.HTTPStatusCode(), http.StatusText(status.HTTPStatusCode()))
@@ -269,7 +284,13 @@ func trouble(err error) string {
 		what = fmt.Sprintf("its host answered %d %s", answer.Status, http.StatusText(answer.Status))
 	case errors.Is(err, s3.ErrStalled):
 		what = "its endpoint has stopped sending"
-	case errors.As(err, &network):
+	case errors.As(err, &unknown):
+		what = "the address of its host is not found"
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		what = "its endpoint ends the connection"
+	case errors.As(err, &network) && network.Timeout():
+		what = "its endpoint does not answer in time"
+	case errors.As(err, &network) && !(errors.As(err, &local) && network == net.Error(local)):
 		what = "its endpoint cannot be reached"
 	}
 	return from.source.String() + ": " + what

@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,7 +55,6 @@ type download struct {
 	mu       sync.Mutex
 	have     map[int64]int64 // bytes of pieces that are flushed to disk
 	done     int64           // bytes, those of unfinished pieces included
-	told     int64
 	progress func(done, total int64)
 }
 
@@ -73,6 +70,7 @@ func (d *download) stage(ctx context.Context) error {
 	if err := d.open(); err != nil {
 		return err
 	}
+	d.moved(0) // what there is already
 	if err := d.run(ctx); err != nil {
 		return err
 	}
@@ -170,7 +168,7 @@ func (d *download) run(ctx context.Context) error {
 }
 
 // errAnotherRange is an endpoint's answer of other bytes than it was asked for; asking again will not help.
-var errAnotherRange = errors.New("the endpoint answered with another Content-Range")
+var errAnotherRange = ErrInvalidRequest.saying("it is not sent in the ranges that are asked for")
 
 // fetch gets one piece, or the rest of it. It tries again, from where it stopped, as long as it gets on.
 func (d *download) fetch(ctx context.Context, n int64) error {
@@ -194,8 +192,8 @@ func (d *download) fetch(ctx context.Context, n int64) error {
 		}
 		var status *awshttp.ResponseError
 		var refusal *Refusal
-		final := errors.As(err, &refusal) || errors.As(err, &status) && status.HTTPStatusCode() < http.StatusInternalServerError && !slices.Contains([]int{http.StatusRequestTimeout, http.StatusTooManyRequests}, status.HTTPStatusCode())
-		if tries++; final || tries >= pieceTries || errors.Is(err, errAnotherRange) {
+		final := errors.As(err, &refusal) || errors.As(err, &status) && !passing(status.HTTPStatusCode())
+		if tries++; final || tries >= pieceTries {
 			return fmt.Errorf("bytes %d to %d: %w", left.start, left.start+left.length-1, d.refused(err))
 		}
 		select {
@@ -242,7 +240,7 @@ func (d *download) receive(ctx context.Context, piece int64, s span) (got int64,
 	want := fmt.Sprintf("bytes %d-%d/%d", s.start, s.start+s.length-1, d.info.Size)
 	whole := s.start == 0 && s.length == d.info.Size && contentRange == "" // a server may answer so
 	if !whole && contentRange != want {
-		return 0, fmt.Errorf("%w: %q instead of %q", errAnotherRange, contentRange, want)
+		return 0, fmt.Errorf("%w: the Content-Range is %q instead of %q", errAnotherRange, contentRange, want)
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -273,13 +271,12 @@ func (d *download) receive(ctx context.Context, piece int64, s span) (got int64,
 	return got, nil
 }
 
-// moved counts bytes and reports them now and then.
+// moved counts bytes and reports them, few as they may be: a line that has become slow is to be seen.
 func (d *download) moved(n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.done += n
-	if d.progress != nil && d.done-d.told >= copyBufBytes {
-		d.told = d.done
+	if d.progress != nil {
 		d.progress(d.done, d.info.Size)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -61,6 +62,8 @@ func (e *External) Stat(ctx context.Context, bucket, key string) (Info, error) {
 	if err := errors.Join(checkBucketName(bucket), checkKey(key)); err != nil {
 		return Info{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, e.stall) // the client has no time limit for an answer
+	defer cancel()
 	out, err := e.client.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &bucket, Key: &key})
 	if err != nil {
 		err = e.refused(err)
@@ -73,7 +76,7 @@ func (e *External) Stat(ctx context.Context, bucket, key string) (Info, error) {
 		return Info{}, fmt.Errorf("s3://%s/%s: %w", bucket, key, err)
 	}
 	if out.ContentLength == nil || *out.ContentLength < 0 || *out.ContentLength > MaxObjectBytes || aws.ToString(out.ETag) == "" {
-		return Info{}, fmt.Errorf("s3://%s/%s: HeadObject told no usable Content-Length and ETag", bucket, key)
+		return Info{}, fmt.Errorf("s3://%s/%s: %w", bucket, key, ErrInvalidRequest.saying("its endpoint does not tell how large it is, or no ETag"))
 	}
 	return Info{Size: *out.ContentLength, ETag: strings.Trim(*out.ETag, `"`), Modified: aws.ToTime(out.LastModified)}, nil
 }
@@ -114,5 +117,21 @@ func (e *External) refused(err error) error {
 	case "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch":
 		return ErrAccessDenied.saying("%s: %s", api.ErrorCode(), api.ErrorMessage())
 	}
-	return err
+	var answer *awshttp.ResponseError
+	if !errors.As(err, &answer) {
+		return err
+	}
+	switch status := answer.HTTPStatusCode(); {
+	case status == http.StatusPreconditionFailed:
+		return ErrPreconditionFailed
+	case passing(status), status < http.StatusMultipleChoices:
+		return err
+	default: // a bucket of another Region (301), keys that have expired (400), …
+		return ErrInvalidRequest.saying("its endpoint answered %d %s", status, http.StatusText(status))
+	}
+}
+
+// passing reports whether an answer's status tells of trouble that may be over when it is asked again.
+func passing(status int) bool {
+	return status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
 }

@@ -243,6 +243,48 @@ func TestExternalUnreliable(t *testing.T) {
 			}
 		})
 	}
+	// What will be the same however often it is asked is a refusal, and says what it is.
+	heads := func(status int) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(status) }
+	}
+	for name, c := range map[string]struct {
+		spoil func(http.ResponseWriter, *http.Request, http.Handler)
+		want  error
+		says  string
+	}{
+		"another Region's bucket": {heads(http.StatusMovedPermanently), ErrInvalidRequest, "its endpoint answered 301 Moved Permanently"},
+		"keys that have expired":  {heads(http.StatusBadRequest), ErrInvalidRequest, "its endpoint answered 400 Bad Request"},
+		"no ETag":                 {func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.Header().Set("Content-Length", "5") }, ErrInvalidRequest, "no ETag"},
+		"another range": {func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method == http.MethodGet {
+				w.Header().Set("Content-Range", "bytes 1-5/6")
+				w.WriteHeader(http.StatusPartialContent)
+				return
+			}
+			next.ServeHTTP(w, r)
+		}, ErrInvalidRequest, "not sent in the ranges"},
+		"another object": {func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method == http.MethodGet {
+				w.WriteHeader(http.StatusPreconditionFailed)
+				return
+			}
+			next.ServeHTTP(w, r)
+		}, ErrPreconditionFailed, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := external(between(t, d.url, c.spoil)).Stage(ctx, b, "k", filepath.Join(dir, name), nil)
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v, want %v with %q", err, c.want, c.says)
+			}
+		})
+	}
+	t.Run("does not answer", func(t *testing.T) {
+		e := external(between(t, d.url, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() }))
+		e.stall = 200 * time.Millisecond
+		if _, err := e.Stat(ctx, b, "k"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+	})
 	for name, spoil := range map[string]func(http.ResponseWriter, *http.Request, http.Handler){
 		"gives another range": func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 			if r.Method == http.MethodGet {

@@ -60,7 +60,7 @@ func (f *Folder) open(raw string) (*os.File, Info, error) {
 	// Opening a pipe would wait for its writer, but for O_NONBLOCK.
 	file, err := f.root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
 		return nil, Info{}, ErrNoSuchKey.about(name)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, Info{}, ErrAccessDenied.about(name)

@@ -2,6 +2,7 @@ package s3
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -99,6 +100,59 @@ func TestWebKeepsSignatures(t *testing.T) {
 	}
 }
 
+// A host that cannot be trusted, or speaks something else, is refused at once, and it is said why.
+func TestWebWithoutTrust(t *testing.T) {
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(secure.Close)
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	for _, c := range []struct {
+		host string
+		want error
+		says string
+	}{
+		{secure.Listener.Addr().String(), ErrAccessDenied, "certificate is not trusted here: x509: "},
+		{plain.Listener.Addr().String(), ErrInvalidRequest, "does not speak TLS"},
+	} {
+		w := NewWeb(WebOptions{Hosts: []string{c.host}, Private: loopback})
+		if _, err := w.Stat(t.Context(), "https://"+c.host+"/disk"); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v, want %v with %q", err, c.want, c.says)
+		}
+	}
+}
+
+// A line on which hardly anything comes can be told from one on which nothing does.
+func TestWebThatIsSlow(t *testing.T) {
+	told := make(chan struct{})
+	w, url := webServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"one"`)
+		if r.Header.Get("Range") == "bytes=0-0" {
+			w.Header().Set("Content-Range", "bytes 0-0/10")
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write([]byte("0"))
+			return
+		}
+		w.Header().Set("Content-Range", "bytes 0-9/10")
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write([]byte("012"))
+		_ = http.NewResponseController(w).Flush()
+		<-told
+		_, _ = w.Write([]byte("3456789"))
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	first := true
+	err := w.Stage(ctx, url+"/disk", filepath.Join(t.TempDir(), "disk"), func(done, total int64) {
+		if done > 0 && done < total && first {
+			first = false
+			close(told)
+		}
+	})
+	if err != nil || first {
+		t.Errorf("%v; told of the first bytes: %v", err, !first)
+	}
+}
+
 // A file that changes while it is read is not mixed.
 func TestWebFileThatChanges(t *testing.T) {
 	one, two := noise(1, 2*testPiece), noise(2, 2*testPiece)
@@ -152,9 +206,9 @@ func TestWebIsNotLedAstray(t *testing.T) {
 	var reached atomic.Bool
 	inner := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Store(true) }))
 	defer inner.Close()
-	for _, to := range []string{inner.URL + "/", "http://127.0.0.1:1/", "https://169.254.169.254/latest/meta-data/"} {
+	for _, to := range []string{inner.URL + "/?signature=secret", "http://127.0.0.1:1/", "https://169.254.169.254/latest/meta-data/"} {
 		w, url := webServer(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusFound) })
-		if _, err := w.Stat(t.Context(), url+"/disk"); !errors.Is(err, ErrAccessDenied) || !strings.Contains(err.Error(), "redirects to") {
+		if _, err := w.Stat(t.Context(), url+"/disk"); !errors.Is(err, ErrAccessDenied) || !strings.Contains(err.Error(), "redirects to") || strings.Contains(err.Error(), "secret") {
 			t.Errorf("redirect to %s: %v", to, err)
 		}
 	}
@@ -181,7 +235,7 @@ func TestFolder(t *testing.T) {
 		}
 	}
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "sub"), 0o700), os.Symlink(filepath.Join(outside, "secret"), filepath.Join(dir, "link")), os.Symlink(outside, filepath.Join(dir, "dir")),
-		os.Symlink("../win10 ü.ova", filepath.Join(dir, "sub", "inner")), syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600)); err != nil {
+		os.Symlink("../win10 ü.ova", filepath.Join(dir, "sub", "inner")), os.Symlink("loop", filepath.Join(dir, "loop")), syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	f, err := OpenFolder(dir)
@@ -212,6 +266,11 @@ func TestFolder(t *testing.T) {
 		}
 		if err := f.Stage(t.Context(), url, dst, nil); err == nil {
 			t.Errorf("%s: it can be read", url)
+		}
+	}
+	for _, url := range []string{"file:///none", "file:///pipe", "file:///sub", "file:///loop", "file:///sub/inner/x", "file:///" + strings.Repeat("a", 300)} {
+		if _, err := f.Stat(t.Context(), url); !errors.Is(err, ErrNoSuchKey) {
+			t.Errorf("%s: %v", url, err)
 		}
 	}
 	if left, err := os.ReadDir(filepath.Dir(dst)); err != nil || len(left) != 0 {

@@ -61,7 +61,8 @@ func NewWeb(o WebOptions) *Web {
 			return ErrAccessDenied.saying("it redirects more than %d times", maxRedirects)
 		}
 		if err := w.allowed(r.URL); err != nil {
-			return ErrAccessDenied.saying("it redirects to %s: %s", r.URL.Redacted(), err)
+			to := url.URL{Scheme: r.URL.Scheme, Host: r.URL.Host, Path: r.URL.Path} // what lets one in there is not for people to read
+			return ErrAccessDenied.saying("it redirects to %s: %s", to.String(), err)
 		}
 		return nil
 	}}
@@ -151,6 +152,12 @@ func (w *Web) get(ctx context.Context, raw, etag string, s span) (*http.Response
 		if errors.As(err, &refusal) {
 			return nil, refusal
 		}
+		if untrusted := (*tls.CertificateVerificationError)(nil); errors.As(err, &untrusted) {
+			return nil, ErrAccessDenied.saying("its host's certificate is not trusted here: %s", untrusted.Err)
+		}
+		if plain := (tls.RecordHeaderError{}); errors.As(err, &plain) || errors.Is(err, http.ErrSchemeMismatch) {
+			return nil, ErrInvalidRequest.saying("its host does not speak TLS")
+		}
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 			return nil, wrapped.Err // the URL may be signed, and does not belong into logs
 		}
@@ -182,7 +189,7 @@ func statusError(status int) error {
 		return ErrPreconditionFailed
 	case status == http.StatusRequestedRangeNotSatisfiable:
 		return ErrInvalidRequest.saying("the file is empty")
-	case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests, status >= http.StatusInternalServerError:
+	case passing(status):
 		return &StatusError{status}
 	}
 	return ErrInvalidRequest.saying("its host answered %d %s", status, http.StatusText(status))
