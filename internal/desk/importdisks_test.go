@@ -273,6 +273,12 @@ func TestATaskNeverHangs(t *testing.T) {
 					return strings.Contains(aws.ToString(d.StatusMessage), c.waits)
 				})
 			}
+			for range 20 { // several tries
+				if d := f.describe(*out.ImportTaskID).SnapshotDetails[0]; c.waits != "" && *d.Status == taskActive && !strings.Contains(aws.ToString(d.StatusMessage), c.waits) {
+					t.Errorf("and then for %q", aws.ToString(d.StatusMessage))
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
 			close(heal)
 			task := f.ended(*out.ImportTaskID)
 			message := aws.ToString(task.StatusMessage)

@@ -77,8 +77,10 @@ func (d *Desk) stageImport(ctx context.Context, r *importRecord) error {
 		s := &r.Sources[i]
 		s.RoomBytes = 0
 		if s.FromSnapshot == "" {
-			if err := d.waits(ctx, r.ID, s.String()+": its answer"); err != nil {
-				return err
+			if r.WaitsFor == "" { // and not the trouble for which this is a new try
+				if err := d.waits(ctx, r.ID, s.String()+": its answer"); err != nil {
+					return err
+				}
 			}
 			if err := d.find(ctx, s); err != nil {
 				return err

@@ -70,7 +70,6 @@ func (d *download) stage(ctx context.Context) error {
 	if err := d.open(); err != nil {
 		return err
 	}
-	d.moved(0) // what there is already
 	if err := d.run(ctx); err != nil {
 		return err
 	}
