@@ -17,6 +17,7 @@ import (
 type checkpoint struct {
 	Key    string // of what is copied, and how
 	At     int64
+	Length int64 // of the part, in bytes, at least: a shorter one is not what was written
 	Result Copied
 	Chain  []byte      // state of Copied.Digest's hash
 	QCOW2  *qcow2State `json:",omitempty"`
@@ -27,7 +28,7 @@ const checkpointLimit = 16 << 20
 
 // checkpointVersion tells checkpoints apart of programs that would go on otherwise: it changes with the checkpoint, with the
 // forms that are written, and with Copied.Digest, of which half would be of one kind and half of another.
-const checkpointVersion = "2 SHA-256 of BLAKE3"
+const checkpointVersion = "3 SHA-256 of BLAKE3"
 
 func notesOf(part string) string { return part + ".checkpoint" }
 
@@ -94,12 +95,19 @@ func (c *copying) openPart(part string) (_ *os.File, err error) {
 			if err := f.Sync(); err != nil {
 				return err
 			}
+			info, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			s.Length = min(info.Size(), s.end()) // more may have been written since
 			return s.write(notesOf(part))
 		}
 	}
+	info, err := f.Stat()
 	switch {
+	case err != nil:
 	case old == nil: // A new file is not truncated: ext4 would take that for a file being replaced, and write it to the disk at close.
-	case old.Key == key && old.At > 0:
+	case old.Key == key && old.At > 0 && info.Size() >= old.Length:
 		err = c.resume(old)
 	default:
 		if err = f.Truncate(0); err == nil {
@@ -148,6 +156,14 @@ func (c *copying) checkpoint(at int64) (*checkpoint, error) {
 	return s, nil
 }
 
+// end is where the part is cut off to go on, in bytes.
+func (s *checkpoint) end() int64 {
+	if s.QCOW2 != nil {
+		return s.QCOW2.End
+	}
+	return s.At
+}
+
 func (c *copying) resume(s *checkpoint) error {
 	if s.At > c.size || s.At%copyPiece != 0 && s.At != c.size {
 		return fmt.Errorf("disk: checkpoint: byte %d of a disk of %d", s.At, c.size)
@@ -165,9 +181,16 @@ func (s *checkpoint) write(path string) error {
 	if err != nil {
 		return err
 	}
-	// Whole or not at all.
+	// Whole or not at all, after a power cut, too.
 	temporary := path + "~"
-	err = os.WriteFile(temporary, b, 0o600)
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		_, err = f.Write(b)
+		if err == nil && s.At > 0 {
+			err = f.Sync()
+		}
+		err = errors.Join(err, f.Close())
+	}
 	if err == nil {
 		err = os.Rename(temporary, path)
 	}
@@ -194,6 +217,9 @@ func readCheckpoint(path string) (*checkpoint, error) {
 		return nil, err
 	}
 	s := new(checkpoint)
+	if len(b) == 0 { // what a power cut may leave of the first one
+		return s, nil
+	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(s); err != nil {
