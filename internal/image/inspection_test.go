@@ -3,7 +3,6 @@ package image
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,7 +21,6 @@ import (
 	"berth/internal/phony"
 	"berth/internal/phony/phonytest"
 	"berth/internal/windows"
-	"berth/internal/windows/registry"
 	"berth/testdata/machines"
 )
 
@@ -396,139 +393,6 @@ func TestInspectionVerifies(t *testing.T) {
 	}
 }
 
-// realHives are hives that Windows wrote, beside the checkout and not in it.
-const realHives = "../../../shared/data/hives"
-
-// hiveSystem is a System of one hive.
-type hiveSystem struct {
-	windows.System
-	hive  windows.Hive
-	h     *registry.Hive
-	files fs.FS
-}
-
-func (s *hiveSystem) Files() fs.FS { return s.files }
-
-func (s *hiveSystem) Hive(h windows.Hive) windows.HiveState {
-	if h != s.hive {
-		return windows.HiveState{Err: fs.ErrNotExist}
-	}
-	st := s.h.State()
-	return windows.HiveState{Dirty: st.Dirty, Replayed: st.Entries, Stale: st.Stale, Why: st.Why, Damaged: st.Damaged}
-}
-
-func (s *hiveSystem) Open(h windows.Hive, path string) (windows.Key, error) {
-	if h != s.hive {
-		return nil, errors.New("no such hive")
-	}
-	root, err := s.h.Root()
-	if err != nil {
-		return nil, err
-	}
-	return root.Open(strings.Replace(path, "CurrentControlSet", "ControlSet001", 1))
-}
-
-func realSystem(t *testing.T, hive windows.Hive, name string, logs ...string) *hiveSystem {
-	t.Helper()
-	if _, err := os.Stat(realHives); errors.Is(err, fs.ErrNotExist) {
-		t.Skip("no real hives beside this checkout")
-	}
-	read := func(name string) (*bytes.Reader, int64) {
-		b, err := exec.CommandContext(t.Context(), "xz", "-dc", filepath.Join(realHives, name+".xz")).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return bytes.NewReader(b), int64(len(b))
-	}
-	var sources []registry.Log
-	for _, l := range logs {
-		r, size := read(name + "." + l)
-		sources = append(sources, registry.Log{Name: l, R: r, Size: size})
-	}
-	r, size := read(name)
-	h, err := registry.Open(r, size, sources...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &hiveSystem{hive: hive, h: h, files: fstest.MapFS{}}
-}
-
-// TestInspectionOfRealHives: what Windows itself wrote.
-func TestInspectionOfRealHives(t *testing.T) {
-	s := realSystem(t, windows.SystemHive, "SYSTEM_B", "LOG1", "LOG2")
-	storage, list := driverServices(s)
-	if storage.Value == nil || len(*storage.Value) < 25 || list.Value == nil {
-		t.Fatalf("%+v, %+v", storage, list)
-	}
-	w := Windows{Support: list}
-	wantSupport(t, w, map[string]string{"virtio disk": "absent", "virtio network": "absent"})
-	atBoot := map[string]bool{}
-	for _, d := range *storage.Value {
-		if d.Service == "" || d.Image == "" {
-			t.Errorf("%+v", d)
-		}
-		atBoot[d.Service] = d.AtBoot
-	}
-	// Intel's RAID controller was there; AHCI is switched off by StartOverride.
-	if on, ok := atBoot["storahci"]; on || !ok || !atBoot["iaStorAV"] {
-		t.Errorf("%v", atBoot)
-	}
-	wantSupport(t, w, map[string]string{"AHCI disk": "installed", "e1000e network": "installed", "Hyper-V disk": "installed"})
-	nics := networkAdapters(s)
-	if nics.Value == nil || !slices.ContainsFunc(*nics.Value, func(a NetworkAdapter) bool {
-		return a.Description == "Intel(R) 82579LM Gigabit Network Connection" && a.ComponentID == `PCI\VEN_8086&DEV_1502` && a.Version == "12.15.22.6"
-	}) {
-		t.Errorf("%+v", nics)
-	}
-	if lines := network2text(nics); len(lines) < 3 || strings.Contains(strings.Join(lines, "\n"), "WAN Miniport") || !strings.HasPrefix(lines[len(lines)-1], "and ") {
-		t.Errorf("%q", lines)
-	}
-	for _, f := range []Fact[string]{value(s, windows.SystemHive, control+"TimeZoneInformation", "TimeZoneKeyName", text)} {
-		if f.Value == nil || *f.Value == "" {
-			t.Errorf("%+v", f)
-		}
-	}
-	accounts := users(realSystem(t, windows.SAM, "SAM"))
-	if accounts.Value == nil {
-		t.Fatalf("%+v", accounts)
-	}
-	for i := range *accounts.Value {
-		(*accounts.Value)[i].From = ""
-	}
-	if !slices.Equal(*accounts.Value, []User{{"Administrator", 500, false, true, ""}, {"Guest", 501, false, false, ""}, {"Preston", 1000, true, true, ""}}) {
-		t.Errorf("%+v", *accounts.Value)
-	}
-}
-
-func TestMembersRefuses(t *testing.T) {
-	machine := []byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}
-	sid := func(rid byte) []byte {
-		b := append(bytes.Clone(machine), rid, 0, 0, 0)
-		b[1] = 5
-		return b
-	}
-	group := func(offset, length uint32, data []byte) []byte {
-		b := groupHead(3)
-		b[groupMembersAt], b[groupMembersAt+4] = byte(offset), byte(length)
-		b[groupMembersAt+3], b[groupMembersAt+7] = byte(offset>>24), byte(length>>24)
-		return append(b, data...)
-	}
-	everyone := []byte{1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}
-	data := slices.Concat(everyone, sid(9), sid(200))
-	got, err := members(group(0, uint32(len(data)), data), machine)
-	if err != nil || len(got) != 2 || !got[9] || !got[200] {
-		t.Errorf("%v, %v", got, err)
-	}
-	for name, c := range map[string][]byte{
-		"short": make([]byte, 10), "beyond": group(4, uint32(len(data)), data), "huge": group(0xff000000, 0xff000000, data),
-		"cut": group(0, uint32(len(data))-1, data), "many": group(0, 12, append([]byte{1, 200}, data...)),
-	} {
-		if got, err := members(c, machine); err == nil {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
-}
-
 func TestPrintable(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain": "plain", "Grüße 日本": "Grüße 日本", "\x1b[2J": `\x1b[2J`, "a\nb\tc": `a\x0ab\x09c`, "\u202etxt.exe": `\u{202e}txt.exe`,
@@ -649,38 +513,4 @@ func TestListsAreBounded(t *testing.T) {
 			}
 		}
 	}
-}
-
-// Where a local group has its members' offset, and what that counts from; see internal/windows/sam.go.
-const groupMembersAt, groupDataAt = 0x28, 0x34
-
-// groupHead begins the value C of the group Administrators, with a count of members.
-func groupHead(members byte) []byte {
-	b := make([]byte, groupDataAt)
-	b[0], b[1], b[groupMembersAt+8] = 0x20, 2, members
-	return b
-}
-
-// FuzzMembers: a local group of a stranger's machine never makes us panic, and every RID that is told is in it.
-func FuzzMembers(f *testing.F) {
-	machine := []byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}
-	sid := append(bytes.Clone(machine), 0xf4, 1, 0, 0)
-	sid[1] = 5
-	head := groupHead(1)
-	head[groupMembersAt+4] = byte(len(sid))
-	f.Add(append(bytes.Clone(head), sid...))
-	f.Add(head[:groupDataAt-1])
-	head[groupMembersAt+3] = 0xff
-	f.Add(append(bytes.Clone(head), sid...))
-	f.Fuzz(func(t *testing.T, c []byte) {
-		rids, err := members(c, machine)
-		if err != nil && rids != nil {
-			t.Error("an error and an answer")
-		}
-		for rid := range rids {
-			if !bytes.Contains(c, binary.LittleEndian.AppendUint32(bytes.Clone(sid[:24]), rid)) {
-				t.Errorf("RID %d is not in the group", rid)
-			}
-		}
-	})
 }
