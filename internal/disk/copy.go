@@ -55,6 +55,9 @@ type CopyOptions struct {
 
 	// Durable is to return only when the file has reached its disk.
 	Durable bool
+	// Confirm, unless nil, is called when all is written, before the copy appears: after an error from it nothing is left of the
+	// copy, whatever Resume says. [Envelope.Unchanged] is made for it.
+	Confirm func() error
 	// Checkpoint, unless empty, tells the source from any other: name, size and time of a file, the ETag of an object. The copy
 	// then writes down now and then how far it is, so that one that was killed can be gone on with (Resume).
 	Checkpoint string
@@ -152,6 +155,11 @@ func CopyFile(ctx context.Context, path string, img Image, opt CopyOptions) (don
 		return Copied{}, err
 	}
 	done, err = c.run(ctx)
+	unconfirmed := false
+	if err == nil && opt.Confirm != nil {
+		err = opt.Confirm()
+		unconfirmed = err != nil
+	}
 	if err == nil && opt.Durable {
 		err = f.Sync()
 	}
@@ -164,7 +172,7 @@ func CopyFile(ctx context.Context, path string, img Image, opt CopyOptions) (don
 	switch {
 	case err == nil:
 		err = errors.Join(f.Close(), forget(part))
-	case opt.Resume && c.save != nil && !isRefusal(err):
+	case opt.Resume && c.save != nil && !isRefusal(err) && !unconfirmed:
 		return done, errors.Join(err, f.Close())
 	default:
 		return done, errors.Join(err, f.Close(), os.Remove(part), forget(part))

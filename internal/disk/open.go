@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // DefaultMaxSize is the largest virtual size accepted when Options say nothing, in bytes: one sector less than 16 TiB,
@@ -124,7 +125,7 @@ func SiblingsIn(folder *os.Root) func(name string) (Source, error) {
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		return &osFile{f, info.Size()}, nil
+		return newOSFile(f, info), nil
 	}
 }
 
@@ -213,24 +214,58 @@ func OpenFile(path string, opt Options) (*Envelope, error) {
 	if err != nil {
 		return nil, err
 	}
-	var e *Envelope
 	if opt.Name == "" {
 		opt.Name = filepath.Base(path)
 	}
-	if info, err = f.Stat(); err == nil {
-		e, err = Open(&osFile{f, info.Size()}, opt)
+	if info, err = f.Stat(); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
+	source := newOSFile(f, info)
+	e, err := Open(source, opt)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	e.closers = append(e.closers, f)
+	e.closers = append(e.closers, source)
 	return e, nil
 }
 
 // osFile is an open file as a Source: its size is what it was when it was opened.
 type osFile struct {
 	*os.File
-	bytes int64
+	bytes   int64
+	written time.Time // when it was last written to, as it was opened
+}
+
+func newOSFile(f *os.File, info fs.FileInfo) *osFile {
+	return &osFile{f, info.Size(), info.ModTime()}
+}
+
+// Unchanged reports a file that is no longer what it was when OpenFile or [SiblingsIn] opened it, by its size or the time of its
+// last writing: what was read of it may be half of what it was and half of what it is. Nothing is known of other Sources.
+func (e *Envelope) Unchanged() error {
+	for _, c := range e.closers {
+		f, ok := c.(*osFile)
+		if !ok {
+			continue
+		}
+		if info, err := f.Stat(); err != nil {
+			return err
+		} else if info.Size() != f.bytes || !info.ModTime().Equal(f.written) {
+			return fmt.Errorf("%s was written to while it was read", f.Name())
+		}
+	}
+	return nil
+}
+
+// Identity tells the files that OpenFile and [SiblingsIn] opened from any others, as they were then, for CopyOptions.Checkpoint.
+func (e *Envelope) Identity() string {
+	var b strings.Builder
+	for _, c := range e.closers {
+		if f, ok := c.(*osFile); ok {
+			fmt.Fprintf(&b, "%q %d %d ", filepath.Base(f.Name()), f.bytes, f.written.UnixNano())
+		}
+	}
+	return b.String()
 }
 
 func (f *osFile) Size() int64 { return f.bytes }

@@ -384,7 +384,7 @@ func TestLargeSparseDisks(t *testing.T) {
 			}
 			closeAfter(t, f)
 			info, _ := f.Stat()
-			counted := &countingSource{Source: &osFile{f, info.Size()}}
+			counted := &countingSource{Source: newOSFile(f, info)}
 			e, err := Open(counted, Options{})
 			if err != nil {
 				t.Fatal(err)

@@ -278,7 +278,7 @@ func slowCopy(from, to string, form Form) error {
 	if err != nil {
 		return err
 	}
-	e, err := Open(pausing{&osFile{f, info.Size()}, 10 * time.Millisecond}, Options{})
+	e, err := Open(pausing{newOSFile(f, info), 10 * time.Millisecond}, Options{})
 	if err != nil {
 		return err
 	}
