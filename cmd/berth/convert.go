@@ -26,7 +26,7 @@ type convertCmd struct {
 	File   string `arg:"" type:"existingfile" help:"An exported VM: OVA, OVF, VMDK, VHD, VHDX, QCOW2, or a raw disk, as it is or in gzip or xz. It is only read."`
 	Out    string `arg:"" type:"path" help:"The disk to write. There must be no such file yet."`
 	To     string `help:"raw or qcow2; if not said, the name's ending tells: .raw, .img or .qcow2." enum:"raw,qcow2," default:"" placeholder:"FORMAT"`
-	Layout string `help:"Of a QCOW2: fast (stored as it is, best for a desktop that boots from it), zstd (compressed), or compact (the compressed blocks of a streamOptimized VMDK or a QCOW2 are taken over: smallest and soonest done, but QEMU is the one reader known to take them)." enum:"${layouts}," default:"" placeholder:"NAME"`
+	Layout string `help:"Of a QCOW2: fast (the default: stored as it is, a desktop that boots from it reads it soonest), zstd (compressed), or compact (the compressed blocks of a streamOptimized VMDK or a QCOW2 are taken over: smallest and soonest done, but QEMU is the one reader known to take them)." enum:"${layouts}," default:"" placeholder:"NAME"`
 	Disk   int    `help:"Which disk of an OVA that has several, from 1 on." placeholder:"N"`
 	Format string `help:"What the file is (${copyFormats}), where its content could be taken for something else." placeholder:"NAME"`
 
@@ -76,6 +76,11 @@ func (c convertCmd) Run(ctx context.Context) error {
 	}
 	// Whoever reads what is printed may end first: that is an error of a write, not the end of this process with all half-made.
 	signal.Ignore(syscall.SIGPIPE)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup: the conversion is to outlive its terminal
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	}
 	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format), Sequential: true})
 	if err != nil {
 		return err
@@ -90,10 +95,10 @@ func (c convertCmd) Run(ctx context.Context) error {
 	}
 	stream := d.Size() < 0 // in a gzip or xz file
 	if stream && c.Resume {
-		return fmt.Errorf("what is in a %s file cannot be gone on with in its middle: convert it without --resume", d.Format)
+		return errors.New("what is in a gzip or xz file cannot be gone on with in its middle: convert it without --resume")
 	}
-	opt := disk.CopyOptions{Form: form, Unverified: c.NoVerify, Digest: c.Digest, Durable: c.Durable, Resume: c.Resume}
-	if opt.Checkpoint, err = c.identity(); err != nil {
+	opt := disk.CopyOptions{Form: form, Unverified: c.NoVerify, Digest: c.Digest, Durable: c.Durable, Resume: c.Resume, Confirm: env.Unchanged}
+	if opt.Checkpoint, err = c.identity(env); err != nil {
 		return err
 	}
 	var left image.LeftOut
@@ -108,6 +113,17 @@ func (c convertCmd) Run(ctx context.Context) error {
 	} else {
 		done, err = c.shown(ctx, d, opt)
 	}
+	if err != nil {
+		return c.failed(ctx, err, env, stream)
+	}
+	if c.Output == "text" {
+		c.tell(os.Stderr, done, left)
+	}
+	return nil
+}
+
+// failed says of a conversion that failed why, and what is left of it.
+func (c convertCmd) failed(ctx context.Context, err error, env *disk.Envelope, stream bool) error {
 	switch {
 	case errors.Is(err, fs.ErrExist) && stream:
 		return fmt.Errorf("%w; if no other conversion is at work, remove the file", err)
@@ -115,17 +131,23 @@ func (c convertCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("%w, and nothing tells how far it is: remove the file, and begin anew", err)
 	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("%w; if no other conversion is at work, go on with it by --resume, or remove the file", err)
-	case err != nil && ctx.Err() != nil && c.Resume:
+	case ctx.Err() != nil:
+		if err = context.Cause(ctx); errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted")
+		}
+	default: // what was read of a file that changes may be wrong in any way
+		if changed := env.Unchanged(); changed != nil {
+			err = fmt.Errorf("%w, and must not be: switch the machine off, or export it, and convert again", changed)
+		}
+	}
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	switch _, gone := os.Lstat(c.Out + ".part"); {
+	case gone == nil && c.Resume && (full || ctx.Err() != nil):
 		return fmt.Errorf("%w; what is done is kept: go on with the same command", err)
-	case err != nil && ctx.Err() != nil:
+	case ctx.Err() != nil && gone != nil:
 		return fmt.Errorf("%w; nothing is left of it", err)
-	case err != nil:
-		return err
 	}
-	if c.Output == "text" {
-		c.tell(os.Stderr, done, left)
-	}
-	return nil
+	return err
 }
 
 // form is what is to be written.
@@ -168,47 +190,50 @@ func (c convertCmd) kept() error {
 }
 
 // identity tells the source, and what is left out of it, from any other.
-func (c convertCmd) identity() (string, error) {
+func (c convertCmd) identity(env *disk.Envelope) (string, error) {
 	path, err := filepath.Abs(c.File)
-	if err != nil {
-		return "", err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%s %d %d %d %t %t %t", path, info.Size(), info.ModTime().UnixNano(), c.Disk, c.KeepFree, c.KeepPageFiles, c.KeepHiberfile), nil
+	return fmt.Sprintf("%s %s%d %t %t %t", path, env.Identity(), c.Disk, c.KeepFree, c.KeepPageFiles, c.KeepHiberfile), err
 }
 
 // shown converts with a live line.
 func (c convertCmd) shown(ctx context.Context, d disk.Disk, opt disk.CopyOptions) (done disk.Copied, err error) {
-	what := strings.TrimSpace(d.Format + " " + d.SubFormat)
-	err = newProgress(os.Stderr).step("Convert "+what, func(say func(string)) (string, error) {
+	const name = "Convert"
+	live := newProgress(os.Stderr)
+	live.names = 0 // there is one step, and much to say of it
+	wide := live.room(name)
+	err = live.step(name, func(say func(string)) (string, error) {
 		p := newPace(time.Now)
-		opt.Progress = func(at, all int64) {
-			rate, left := p.at(at, all)
-			text := size(at)
-			if all >= 0 { // how much comes out of a gzip file shows at its end
-				text = fmt.Sprintf("%s %3d %% of %s", bar(at, all), at*100/max(all, 1), size(all))
-			}
-			if rate > 0 {
-				text += fmt.Sprintf(", %s/s", size(rate))
-			}
-			if left >= 0 {
-				text += fmt.Sprintf(", %s left", left.Round(time.Second))
-			}
-			say(text)
-		}
+		opt.Progress = func(at, all int64) { say(p.text(at, all, wide)) }
 		done, err = disk.CopyFile(ctx, c.Out, d, opt)
-		return fmt.Sprintf("%s, %s of %s", c.Out, size(done.Plain+done.Passed+done.Packed), size(done.Size)), err
+		return fmt.Sprintf("%s to %s, %s of %s", strings.TrimSpace(d.Format+" "+d.SubFormat), c.Out, size(done.Plain+done.Passed+done.Packed), size(done.Size)), err
 	})
 	return done, err
 }
 
-// bar is a bar of 20 characters.
-func bar(at, all int64) string {
-	n := int(at * 20 / max(all, 1))
-	return strings.Repeat("█", n) + strings.Repeat("░", 20-n)
+// bar is a bar of n characters.
+func bar(at, all int64, n int) string {
+	full := int(at * int64(n) / max(all, 1))
+	return strings.Repeat("█", full) + strings.Repeat("░", n-full)
+}
+
+// text is how far a conversion is, in so many characters: the bar is what there is room for.
+func (p *pace) text(at, all int64, wide int) string {
+	rate, left := p.at(at, all)
+	text := size(at)
+	if all >= 0 { // how much comes out of a gzip file shows at its end
+		text = fmt.Sprintf("%3d %% of %s", at*100/max(all, 1), size(all))
+		// What there is room for beside the longest text, so that the bar does not change with it.
+		if n := min(20, wide-len(" 100 % of 1023.9 GiB, 1023.9 MiB/s, 99h59m59s left")); n >= 5 {
+			text = bar(at, all, n) + " " + text
+		}
+	}
+	if rate > 0 {
+		text += fmt.Sprintf(", %s/s", size(rate))
+	}
+	if left >= 0 {
+		text += fmt.Sprintf(", %s left", left.Round(time.Second))
+	}
+	return text
 }
 
 // pace tells how fast something goes.
@@ -346,7 +371,14 @@ func (c convertCmd) choose(disks []disk.Disk) (disk.Disk, error) {
 	}
 	var names []string
 	for i, d := range disks {
-		names = append(names, fmt.Sprintf("%d (%s, %s)", i+1, d.Name, size(d.Size())))
+		about := cmp.Or(d.Name, d.Format) // a bare disk has no name
+		if d.Size() >= 0 {
+			about += ", " + size(d.Size())
+		}
+		names = append(names, fmt.Sprintf("%d (%s)", i+1, about))
+	}
+	if c.Disk != 0 {
+		return disk.Disk{}, fmt.Errorf("there is no disk %d, but: %s", c.Disk, strings.Join(names, ", "))
 	}
 	return disk.Disk{}, fmt.Errorf("say with --disk which disk: %s", strings.Join(names, ", "))
 }

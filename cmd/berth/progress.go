@@ -17,6 +17,7 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	width    int // of the terminal, in characters
+	names    int // how wide the column of the steps' names is, in characters
 	took     []timed
 	begins   func(step string) // told of every step, if set
 }
@@ -27,7 +28,7 @@ type timed struct {
 }
 
 func newProgress(f *os.File) *progress {
-	p := &progress{w: f, terminal: term.IsTerminal(int(f.Fd())), width: 80}
+	p := &progress{w: f, terminal: term.IsTerminal(int(f.Fd())), width: 80, names: 23}
 	if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 20 {
 		p.width = w
 	}
@@ -44,12 +45,12 @@ func (p *progress) step(name string, do func(say func(string)) (string, error)) 
 	var mu sync.Mutex
 	text := ""
 	show := func(mark string) {
-		line := strings.TrimRight(fmt.Sprintf("%s %-23s %6s  %s", mark, name, seconds(time.Since(begun)), text), " ")
+		line := p.line(mark, name, time.Since(begun), text)
 		if !p.terminal {
 			fmt.Fprintln(p.w, line)
 			return
 		}
-		fmt.Fprintf(p.w, "\r\x1b[K%s", clip(line, p.width-1))
+		fmt.Fprint(p.w, "\r\x1b[K"+line)
 	}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() { // keeps the line alive
@@ -86,6 +87,21 @@ func (p *progress) step(name string, do func(say func(string)) (string, error)) 
 	}
 	p.took = append(p.took, timed{name, time.Since(begun)})
 	return err
+}
+
+// line is how a step shows: while it goes, within a terminal's line; the last of it stays, and may take several.
+func (p *progress) line(mark, name string, took time.Duration, text string) string {
+	line := strings.TrimRight(fmt.Sprintf("%s %-*s %6s  %s", mark, p.names, name, seconds(took), text), " ")
+	if p.terminal && mark == "…" {
+		line = clip(line, p.width-1)
+	}
+	return line
+}
+
+// room is how many characters of a step's text there are beside its name and its time while it goes, below 10,000 s.
+func (p *progress) room(name string) int {
+	const mark, time, edge = 2, len(" 9999.9 s  "), 1
+	return p.width - mark - max(p.names, len(name)) - time - edge
 }
 
 // table prints how long each step took.
