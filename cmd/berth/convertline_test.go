@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -98,5 +101,26 @@ func TestConvertChoosesADisk(t *testing.T) {
 	_, stderr, code := berth(t, "convert", in, filepath.Join(dir, "out.raw"), "--disk", "7")
 	if code != 2 || !strings.Contains(stderr, "there is no disk 7, but: 1 (RAW, 0.5 KiB)") {
 		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
+// Of a disk in a gzip file nothing is left out, and why is said, unless nothing was to be.
+func TestConvertTellsWhyAllOfAStreamIsCopied(t *testing.T) {
+	dir := t.TempDir()
+	in := filepath.Join(dir, "in.raw.gz")
+	var file bytes.Buffer
+	w := gzip.NewWriter(&file)
+	_, err := w.Write(append(make([]byte, 510), 0x55, 0xaa))
+	if err := errors.Join(err, w.Close(), os.WriteFile(in, file.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	const why = "copied in full: The whole disk: what is in a gzip or xz file is read only once"
+	_, stderr, code := berth(t, "convert", in, filepath.Join(dir, "out.raw"))
+	if code != 0 || !strings.Contains(stderr, why) {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	_, stderr, code = berth(t, "convert", in, filepath.Join(dir, "whole.raw"), "--no-skip")
+	if code != 0 || strings.Contains(stderr, "in full") {
+		t.Errorf("--no-skip: exit code %d: %s", code, stderr)
 	}
 }

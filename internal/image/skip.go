@@ -50,7 +50,8 @@ type Keep struct {
 func LeaveOut(img disk.Image, keep Keep, others ...disk.Disk) LeftOut {
 	out := LeftOut{Files: map[string]int64{}}
 	if img.Size() < 0 {
-		return out // gzip, xz
+		out.Kept = append(out.Kept, "The whole disk: what is in a gzip or xz file is read only once, from its beginning to its end.")
+		return out
 	}
 	table, err := unbound(img)
 	if err != nil {
