@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -184,14 +185,18 @@ func (x checkUploadCmd) Run(ctx context.Context, c *cli) error {
 	}
 	var out struct {
 		UploadedBytes int64
-		Report        check.Report
+		Report        string
 	}
 	if err := c.Admin.call(ctx, "CheckUpload", in, &out); err != nil {
 		return err
 	}
+	var report check.Report
+	if err := json.Unmarshal([]byte(out.Report), &report); err != nil {
+		return fmt.Errorf("the report: %w", err)
+	}
 	fmt.Printf("%s of %s have come.\n", size(out.UploadedBytes), size(fi.Size()))
 	fit := true
-	for _, f := range out.Report.Findings {
+	for _, f := range report.Findings {
 		if f.Outcome == check.Pass || f.Outcome == check.NotApplicable {
 			continue
 		}

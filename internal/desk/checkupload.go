@@ -28,7 +28,7 @@ type CheckUploadInput struct {
 // CheckUploadOutput is the verdict on what has come so far.
 type CheckUploadOutput struct {
 	UploadedBytes int64
-	Report        json.RawMessage // check.Report
+	Report        string // check.Report as JSON
 }
 
 // CheckUpload runs the checks over a multipart upload while it goes on. What has not come yet is UNKNOWN; what has is as it will be.
@@ -59,9 +59,9 @@ func (b *Berth) CheckUpload(ctx context.Context, in *CheckUploadInput) (*CheckUp
 	report, err := image.InspectPartial(ctx, p, strings.ToUpper(aws.ToString(in.Format)), check.Options{Profile: profile, Process: check.Process(process), Office: in.Office})
 	var f *image.Failure
 	switch {
-	case errors.As(err, &f):
+	case errors.As(err, &f) && !p.Missed():
 		return nil, invalid("After %s of %s: %s", sizeText(p.Uploaded()), sizeText(in.SizeBytes), f.StatusMessage)
-	case errors.Is(err, s3.ErrNotUploaded):
+	case errors.As(err, &f), errors.Is(err, s3.ErrNotUploaded): // what is missing may be what it failed for
 		return nil, invalid("After %s of %s, what says where Windows is has not come yet.", sizeText(p.Uploaded()), sizeText(in.SizeBytes))
 	case err != nil:
 		return nil, err
@@ -70,5 +70,5 @@ func (b *Berth) CheckUpload(ctx context.Context, in *CheckUploadInput) (*CheckUp
 	if err != nil {
 		return nil, fmt.Errorf("desk: %w", err)
 	}
-	return &CheckUploadOutput{p.Uploaded(), raw}, nil
+	return &CheckUploadOutput{p.Uploaded(), string(raw)}, nil
 }

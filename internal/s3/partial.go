@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // ErrNotUploaded is a part of an upload that has not come yet.
@@ -21,6 +22,8 @@ type Partial struct {
 	size int64 // that the client says the file has
 	part int64 // of each part but the last, in bytes
 	name string
+
+	missed atomic.Bool
 }
 
 // partialTail is how much of the file's end reads as zeros when it has not come: formats that are known by their last bytes
@@ -90,6 +93,7 @@ func (p *Partial) ReadAt(b []byte, off int64) (n int, err error) {
 	for n < len(b) {
 		at := off + int64(n)
 		if !p.has(at) {
+			p.missed.Store(true)
 			return n, fmt.Errorf("byte %d: %w", at, ErrNotUploaded)
 		}
 		m, err := p.file.ReadAt(b[n:min(int64(len(b)), int64(n)+p.part-at%p.part)], at)
@@ -100,6 +104,9 @@ func (p *Partial) ReadAt(b []byte, off int64) (n int, err error) {
 	}
 	return n, end
 }
+
+// Missed reports whether anything was asked for that had not come.
+func (p *Partial) Missed() bool { return p.missed.Load() }
 
 // has reports whether the part with a byte has come.
 func (p *Partial) has(at int64) bool {
