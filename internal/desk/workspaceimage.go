@@ -386,9 +386,9 @@ func (d *Desk) inspect(ctx context.Context, id string, more func(check.Windows) 
 	if err := d.keepReport(ctx, r, mended); err != nil {
 		return err
 	}
-	var others []failure
+	others := officeUnfit(r, mended.Report.Windows)
 	if more != nil {
-		others = more(mended.Report.Windows)
+		others = append(others, more(mended.Report.Windows)...)
 	}
 	if f := unfit(mended.Report, others...); f != nil {
 		return f
@@ -403,6 +403,23 @@ func (d *Desk) inspect(ctx context.Context, id string, more func(check.Windows) 
 	base := digest
 	digest = mended.Digest
 	return d.keep(ctx, overlay, &storedRecord{Digest: digest, Base: &base, SizeBytes: r.SizeBytes}, nil, refer)
+}
+
+// officeUnfit tells why the Office that is subscribed to does not go with the Windows that was found: Windows 11 takes that of
+// 2019 alone, and none with a GPU (facts §6).
+func officeUnfit(r *workspaceImageRecord, w check.Windows) (out []failure) {
+	if windowsGeneration(w.Build) != "Windows 11" {
+		return nil
+	}
+	for _, office := range r.Applications {
+		switch {
+		case strings.Contains(r.IngestionProcess, "GRAPHICS"):
+			out = append(out, failure{Code: "OSNotSupported", Message: fmt.Sprintf("%s was asked for, and Windows 11 takes no Microsoft Office with %s. Import the image without Applications.", office, r.IngestionProcess)})
+		case office != string(types.ApplicationMicrosoftOffice2019):
+			out = append(out, failure{Code: "OSNotSupported", Message: fmt.Sprintf("%s was asked for, and is not available with Windows 11. Import the image with %s, or without Applications.", office, types.ApplicationMicrosoftOffice2019)})
+		}
+	}
+	return out
 }
 
 // storedDisks are the disks of an image's AMI, the root first, and the root's digest.

@@ -1,7 +1,9 @@
 package desk
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -54,6 +56,40 @@ func TestDescribingWhatDoesNotExist(t *testing.T) {
 }
 
 // Two images in the making from one AMI: whichever begins and ends first, the service's permission goes with the last.
+// Windows 11 takes the Office of 2019 alone, and none with a GPU. Which Windows it is, the disk tells.
+func TestOfficeThatWindowsDoesNotTake(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Profile, c.GraphicsAllowed = "2026", true })
+	f.enabled()
+	ami := *f.imported(f.upload(sample(t, "win11-24h2-enterprise", "vmdk"))).ImageID
+	for i, c := range []struct {
+		process types.WorkspaceImageIngestionProcess
+		office  types.Application
+		says    string
+	}{
+		{types.WorkspaceImageIngestionProcessByolRegularWsp, types.ApplicationMicrosoftOffice2016, "Microsoft_Office_2016 was asked for, and is not available with Windows 11. Import the image with Microsoft_Office_2019"},
+		{types.WorkspaceImageIngestionProcessByolGraphicsG4dnWsp, types.ApplicationMicrosoftOffice2019, "Windows 11 takes no Microsoft Office with BYOL_GRAPHICS_G4DN_WSP"},
+		{types.WorkspaceImageIngestionProcessByolRegularWsp, types.ApplicationMicrosoftOffice2019, ""},
+	} {
+		out, err := f.ImportWorkspaceImage(callerContext(), &workspaces.ImportWorkspaceImageInput{Ec2ImageId: &ami, ImageName: aws.String(fmt.Sprint("office-", i)), ImageDescription: aws.String("a test"),
+			IngestionProcess: c.process, Applications: []types.Application{c.office}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var im types.WorkspaceImage
+		until(t, "the end of the ingestion", func() bool {
+			im = f.image(*out.ImageId)
+			return im.State != types.WorkspaceImageStatePending
+		})
+		if c.says == "" {
+			if im.State != types.WorkspaceImageStateAvailable {
+				t.Errorf("%s, %s: %+v", c.process, c.office, im)
+			}
+		} else if im.State != types.WorkspaceImageStateError || len(im.ErrorDetails) != 1 || im.ErrorDetails[0].ErrorCode != types.WorkspaceImageErrorDetailCodeOsNotSupported || !strings.Contains(*im.ErrorDetails[0].ErrorMessage, c.says) {
+			t.Errorf("%s, %s: %s, %+v", c.process, c.office, im.State, im.ErrorDetails)
+		}
+	}
+}
+
 func TestTwoImagesOfOneAMI(t *testing.T) {
 	var mu sync.Mutex
 	begun := map[string]chan struct{}{"share": make(chan struct{}), "publish": make(chan struct{})}
