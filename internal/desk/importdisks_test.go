@@ -239,6 +239,9 @@ func TestATaskNeverHangs(t *testing.T) {
 				return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 			}
 		}, "its endpoint cannot be reached", false},
+		"file that changed meanwhile": {func(p *places, _ <-chan struct{}) {
+			p.stage = func(context.Context) error { return s3.ErrPreconditionFailed }
+		}, ".qcow2: it was changed while it was read", false},
 		"file here that cannot be written": {func(p *places, _ <-chan struct{}) {
 			p.stage = func(context.Context) error { return &os.PathError{Op: "write", Path: "/", Err: syscall.EIO} }
 		}, ".qcow2: it could not be read, or not be written here", false},
@@ -548,6 +551,35 @@ func TestHeavyStagesTakeTurns(t *testing.T) {
 	}
 	if task := f.ended(patient); *task.Status != taskCompleted {
 		t.Errorf("the one that waited: %s, %s", *task.Status, aws.ToString(task.StatusMessage))
+	}
+}
+
+// A key stands in an s3:// URL as it is: it is not decoded, and nothing in it begins a query.
+func TestKeysOfUploadsAreTakenAsTheyAre(t *testing.T) {
+	f := newFixture(t)
+	from := sample(t, phony.Base, "qcow2")
+	for _, key := range []string{"a%20b.qcow2", "what?.qcow2", "no#1 ü+&=.qcow2", "100%"} {
+		if err := os.Link(from, filepath.Join(string(f.cfg.Objects.(uploads)), "b", key)); err != nil {
+			t.Fatal(err)
+		}
+		out, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{DiskContainers: []DiskContainer{{URL: aws.String("s3://b/" + key)}}})
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if b := out.SnapshotDetails[0].UserBucket; *b.S3Bucket != "b" || *b.S3Key != key {
+			t.Errorf("%s is taken for %s of %s", key, *b.S3Key, *b.S3Bucket)
+		}
+		if task := f.ended(*out.ImportTaskID); *task.Status != taskCompleted {
+			t.Errorf("%s: %s", key, aws.ToString(task.StatusMessage))
+		}
+	}
+	if task := f.imported("none?.ova"); !strings.HasSuffix(*task.StatusMessage, "there is no s3://b/none?.ova]") {
+		t.Error(*task.StatusMessage)
+	}
+	for _, url := range []string{"s3://", "s3://b", "s3://b/", "s3:///key"} {
+		_, err := f.EC2().ImportImage(callerContext(), &ImportImageInput{DiskContainers: []DiskContainer{{URL: &url}}})
+		refusal(t, err, "InvalidParameter", "must both be given")
 	}
 }
 

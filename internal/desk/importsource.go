@@ -66,6 +66,10 @@ func (d *Desk) newSource(ctx context.Context, number int, c *DiskContainer) (imp
 		s.Bucket, s.Key = aws.ToString(c.UserBucket.S3Bucket), aws.ToString(c.UserBucket.S3Key)
 	default:
 		s.URL = *c.URL
+		if object, ok := strings.CutPrefix(s.URL, "s3://"); ok { // no URL by its rules: a key stands as it is, with % and ? and #
+			s.Bucket, s.Key, _ = strings.Cut(object, "/")
+			break
+		}
 		u, err := url.Parse(s.URL)
 		if err == nil && d.place(u.Scheme) != nil {
 			if err := d.place(u.Scheme).Check(s.URL); err != nil {
@@ -73,10 +77,7 @@ func (d *Desk) newSource(ctx context.Context, number int, c *DiskContainer) (imp
 			}
 			return s, nil
 		}
-		if err != nil || u.Scheme != "s3" {
-			return s, refused("InvalidParameter", "Url %s is not supported: give %s.", s.URL, d.schemes())
-		}
-		s.Bucket, s.Key = u.Host, strings.TrimPrefix(u.Path, "/")
+		return s, refused("InvalidParameter", "Url %s is not supported: give %s.", s.URL, d.schemes())
 	}
 	if s.Bucket == "" || s.Key == "" {
 		return s, refused("InvalidParameter", "The disk's S3 bucket and key must both be given.")
@@ -112,11 +113,12 @@ func (s *importSource) String() string {
 	switch {
 	case s.FromSnapshot != "":
 		return s.FromSnapshot
-	case s.URL != "":
+	case s.Bucket != "":
+		return "s3://" + s.Bucket + "/" + s.Key
+	default:
 		bare, _, _ := strings.Cut(s.URL, "?")
 		return bare
 	}
-	return "s3://" + s.Bucket + "/" + s.Key
 }
 
 // name is the bare name by which a descriptor beside it would call the file; "" when it has none.

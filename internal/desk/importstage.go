@@ -282,6 +282,8 @@ func trouble(err error) string {
 		what = fmt.Sprintf("its endpoint answered %d %s", status.HTTPStatusCode(), http.StatusText(status.HTTPStatusCode()))
 	case errors.As(err, &answer):
 		what = fmt.Sprintf("its host answered %d %s", answer.Status, http.StatusText(answer.Status))
+	case errors.Is(err, s3.ErrPreconditionFailed):
+		what = "it was changed while it was read"
 	case errors.Is(err, s3.ErrStalled):
 		what = "its endpoint has stopped sending"
 	case errors.As(err, &unknown):

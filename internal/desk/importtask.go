@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/uptrace/bun"
@@ -107,6 +109,9 @@ func (e *EC2) ImportImage(ctx context.Context, in *ImportImageInput) (*ImportIma
 			return nil, refused("InvalidParameter", "UsageOperation %s is not supported: Windows runs as RunInstances:0800 (BYOL) or RunInstances:0002 (AWS).", op)
 		}
 	}
+	if h := aws.ToString(in.Hypervisor); h != "" && h != "xen" {
+		return nil, refused("InvalidParameter", "Hypervisor %s is not supported: xen is the only one that there is a name for.", h)
+	}
 	boot := aws.ToString(in.BootMode)
 	if !slices.Contains([]string{"", "legacy-bios", "uefi"}, boot) {
 		return nil, refused("InvalidParameter", "BootMode %s is not supported for an import: give legacy-bios or uefi.", boot)
@@ -141,7 +146,24 @@ func taskTags(specs []TagSpecification, resourceType string) ([]EC2Tag, error) {
 			return nil, refused("InvalidParameterValue", "'%s' is not a valid taggable resource type for this operation: give %s.", t, resourceType)
 		}
 	}
-	return tagsFor(specs, resourceType), nil
+	tags := tagsFor(specs, resourceType)
+	seen := map[string]bool{}
+	for _, t := range tags {
+		key := aws.ToString(t.Key)
+		switch {
+		case key == "" || utf8.RuneCountInString(key) > 127 || utf8.RuneCountInString(aws.ToString(t.Value)) > 256:
+			return nil, refused("InvalidParameterValue", "Tag keys have from 1 to 127 characters, tag values up to 256.")
+		case strings.HasPrefix(strings.ToLower(key), "aws:"):
+			return nil, refused("InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use; '%s' was given.", key)
+		case seen[key]:
+			return nil, refused("InvalidParameterValue", "Duplicate tag key '%s' specified.", key)
+		}
+		seen[key] = true
+	}
+	if len(tags) > maxTags {
+		return nil, refused("TagLimitExceeded", "A resource can have at most %d tags; %d were given.", maxTags, len(tags))
+	}
+	return tags, nil
 }
 
 // ImportSnapshot imports an uploaded disk as a snapshot, without asking what is on it.
@@ -178,6 +200,9 @@ func (d *Desk) newImport(ctx context.Context, r *importRecord, cs []DiskContaine
 		return nil, err
 	} else if on {
 		return nil, refused("InvalidParameter", "Importing a VM with an encrypted disk is not supported. Encryption by default is on for this account and Region: switch it off (DisableEbsEncryptionByDefault) before importing your VM.")
+	}
+	if r.ClientToken != nil && !clientToken(*r.ClientToken) {
+		return nil, refused("InvalidParameterValue", "A client token has from 1 to %d ASCII characters.", maxClientToken)
 	}
 	for i := range cs {
 		s, err := d.newSource(ctx, i+1, &cs[i])
@@ -223,6 +248,13 @@ func (d *Desk) newImport(ctx context.Context, r *importRecord, cs []DiskContaine
 		return d.importTask(ctx, old)
 	}
 	return r, nil
+}
+
+// maxClientToken is how long a client token may be ("Ensuring idempotency in Amazon EC2 API requests").
+const maxClientToken = 64
+
+func clientToken(s string) bool {
+	return s != "" && len(s) <= maxClientToken && !strings.ContainsFunc(s, func(c rune) bool { return c > unicode.MaxASCII })
 }
 
 // digest is what tells a request, which gives the task those tags, from another one with the same token. The order of tags is nothing.
@@ -414,7 +446,7 @@ func (r *importRecord) snapshotDetails() (out []SnapshotDetail) {
 func (d *Desk) snapshotTask(ctx context.Context, r *importRecord) (ImportSnapshotTask, error) {
 	tags, err := d.ec2Tags(ctx, r.ID)
 	s := r.snapshotDetails()[0]
-	detail := &SnapshotTaskDetail{Description: optional(r.Description), DiskImageSize: s.DiskImageSize, Format: s.Format, Status: aws.String(taskActive),
+	detail := &SnapshotTaskDetail{Description: optional(firstOf(r.Sources[0].Description, r.Description)), DiskImageSize: s.DiskImageSize, Format: s.Format, Status: aws.String(taskActive),
 		StatusMessage: optional(r.StatusMessage), SnapshotID: s.SnapshotID, URL: s.URL, UserBucket: s.UserBucket}
 	switch {
 	case r.Status == taskCompleted:

@@ -1,6 +1,7 @@
 package desk
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,6 +154,46 @@ func TestClientToken(t *testing.T) {
 		t.Errorf("the same tags in another order: %+v, %v", again, err)
 	}
 	f.ended(first)
+}
+
+// What EC2's model, and its pages on tags and client tokens, do not allow is refused in EC2's codes before there is a task.
+func TestRequestsThatEC2Refuses(t *testing.T) {
+	f := newFixture(t)
+	key := f.upload(sample(t, phony.Base, "qcow2"))
+	var many []string
+	for i := range maxTags + 1 {
+		many = append(many, fmt.Sprint("k", i), "v")
+	}
+	for name, c := range map[string]struct {
+		change     func(in *ImportImageInput)
+		code, says string
+	}{
+		"long token":      {func(in *ImportImageInput) { in.ClientToken = aws.String(strings.Repeat("x", 65)) }, "InvalidParameterValue", "64 ASCII"},
+		"token in German": {func(in *ImportImageInput) { in.ClientToken = aws.String("für") }, "InvalidParameterValue", "64 ASCII"},
+		"empty token":     {func(in *ImportImageInput) { in.ClientToken = aws.String("") }, "InvalidParameterValue", "64 ASCII"},
+		"hypervisor":      {func(in *ImportImageInput) { in.Hypervisor = aws.String("vmware") }, "InvalidParameter", "Hypervisor vmware"},
+		"reserved tag":    {func(in *ImportImageInput) { in.TagSpecifications = tagged("AWS:x", "v") }, "InvalidParameterValue", "reserved"},
+		"tag twice":       {func(in *ImportImageInput) { in.TagSpecifications = tagged("a", "1", "a", "2") }, "InvalidParameterValue", "Duplicate tag key 'a'"},
+		"tag of nothing":  {func(in *ImportImageInput) { in.TagSpecifications = tagged("", "v") }, "InvalidParameterValue", "from 1 to 127"},
+		"long tag":        {func(in *ImportImageInput) { in.TagSpecifications = tagged("k", strings.Repeat("v", 257)) }, "InvalidParameterValue", "up to 256"},
+		"many tags":       {func(in *ImportImageInput) { in.TagSpecifications = tagged(many...) }, "TagLimitExceeded", "at most 50"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := &ImportImageInput{DiskContainers: fromBucket(key)}
+			c.change(in)
+			_, err := f.EC2().ImportImage(callerContext(), in)
+			refusal(t, err, c.code, c.says)
+		})
+	}
+	if out, err := f.EC2().DescribeImportImageTasks(t.Context(), &DescribeImportImageTasksInput{}); err != nil || len(out.ImportImageTasks) != 0 {
+		t.Errorf("tasks: %+v, %v", out, err)
+	}
+	from := fromBucket(key)[0]
+	from.Description = aws.String("of the disk")
+	out, err := f.EC2().ImportSnapshot(callerContext(), &ImportSnapshotInput{DiskContainer: &from, Description: aws.String("of the task")})
+	if err != nil || *out.Description != "of the task" || *out.SnapshotTaskDetail.Description != "of the disk" {
+		t.Errorf("descriptions: %+v, %v", out, err)
+	}
 }
 
 // tagged are the tags of an import's task: keys and values in turn.
