@@ -14,7 +14,7 @@ import (
 // imagesCmd groups what there is to do about the disks that the service keeps.
 type imagesCmd struct {
 	Data   string `help:"The service's data folder: admin.json in it says where the service is, and has the key." default:".berth" type:"path" env:"BERTH_DATA"`
-	Output string `help:"text or json: one object per line, about a disk each." enum:"text,json" default:"text" short:"o"`
+	Output string `help:"text or json: one object per line, about a disk each; the last of list is the sum." enum:"text,json" default:"text" short:"o"`
 
 	List   listImagesCmd   `cmd:"" help:"List the disks that are kept, what they take, and what they are kept for."`
 	Verify verifyImagesCmd `cmd:"" help:"Read disks whole and hold them against their digests. Ends with 1 when one is damaged."`
@@ -65,30 +65,48 @@ func (listImagesCmd) Run(ctx context.Context, c *cli) error {
 		return err
 	}
 	for _, s := range all.StoredImages {
-		note := ""
-		if s.Base != "" {
-			note = "over " + s.Base
-		}
-		if s.Damage != "" {
-			note = strings.TrimSpace(note + " DAMAGED")
-		}
-		text := fmt.Sprintf("%s %10s %s\n    a disk of %s, for %s", s.Digest, size(s.FileBytes), note, size(s.SizeBytes), strings.Join(s.References, ", "))
-		for _, f := range s.Fixes {
-			text += "\n    mended: " + image.Printable(f)
-		}
-		if err := c.Images.print(s, text); err != nil {
+		if err := c.Images.print(s, s.text()); err != nil {
 			return err
 		}
 	}
-	if c.Images.Output == "json" { // the sum is of the lines
-		return nil
+	sum := storedSum{len(all.StoredImages), all.FileBytes, all.QuotaBytes}
+	if c.Images.Output == "json" {
+		return report.WriteJSON(os.Stdout, sum, "")
 	}
-	if all.QuotaBytes > 0 {
-		fmt.Printf("%s of %s\n", size(all.FileBytes), size(all.QuotaBytes))
-	} else {
-		fmt.Println(size(all.FileBytes))
+	_, err = fmt.Println(sum)
+	return err
+}
+
+// text is a disk in a few lines: a digest nearly fills one.
+func (s storedImage) text() string {
+	lines := []string{s.Digest, fmt.Sprintf("%s, of a disk of %s, for %s", size(s.FileBytes), size(s.SizeBytes), strings.Join(s.References, ", "))}
+	if s.Base != "" {
+		lines = append(lines, "over "+s.Base)
 	}
-	return nil
+	for _, f := range s.Fixes {
+		lines = append(lines, "mended: "+image.Printable(f))
+	}
+	if s.Damage != "" {
+		lines = append(lines, "DAMAGED: "+image.Printable(s.Damage))
+	}
+	return strings.Join(lines, "\n    ")
+}
+
+// storedSum is the last object of berth images list --output json.
+type storedSum struct {
+	Images     int   `json:"images"`
+	TotalBytes int64 `json:"totalBytes"`
+	QuotaBytes int64 `json:"quotaBytes"` // 0: there is none
+}
+
+func (s storedSum) String() string {
+	switch {
+	case s.Images == 0:
+		return "Nothing is kept."
+	case s.QuotaBytes > 0:
+		return fmt.Sprintf("%s together, of a quota of %s", size(s.TotalBytes), size(s.QuotaBytes))
+	}
+	return size(s.TotalBytes) + " together"
 }
 
 type verifyImagesCmd struct {
@@ -128,7 +146,10 @@ func (x verifyImagesCmd) Run(ctx context.Context, c *cli) error {
 type gcImagesCmd struct{}
 
 func (gcImagesCmd) Run(ctx context.Context, c *cli) error {
-	var out struct{ StoredImages []storedImage }
+	var out struct {
+		StoredImages []storedImage
+		Files        []string
+	}
 	if err := c.Images.call(ctx, "CollectStoredImages", map[string]any{}, &out); err != nil {
 		return err
 	}
@@ -137,8 +158,22 @@ func (gcImagesCmd) Run(ctx context.Context, c *cli) error {
 			return err
 		}
 	}
-	if len(out.StoredImages) == 0 && c.Images.Output == "text" {
+	for _, name := range out.Files {
+		if c.Images.Output == "json" {
+			if err := report.WriteJSON(os.Stdout, removedFile{name}, ""); err != nil {
+				return err
+			}
+		} else if _, err := fmt.Println(image.Printable(name), "removed: a file that was no disk's"); err != nil {
+			return err
+		}
+	}
+	if len(out.StoredImages)+len(out.Files) == 0 && c.Images.Output == "text" {
 		fmt.Println("Nothing to remove: all that is kept is for something.")
 	}
 	return nil
+}
+
+// removedFile is a file that berth images gc removed and that was no disk's, for --output json.
+type removedFile struct {
+	File string `json:"file"`
 }

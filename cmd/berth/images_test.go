@@ -16,9 +16,13 @@ func keeps(t *testing.T, disks string) (data string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Header.Get("X-Amz-Target") {
 		case "BerthService.ListStoredImages":
-			fmt.Fprintf(w, `{"StoredImages":[%s],"FileBytes":2048}`, disks)
+			fmt.Fprintf(w, `{"StoredImages":[%s],"FileBytes":2048,"QuotaBytes":4096}`, disks)
 		case "BerthService.CollectStoredImages":
-			fmt.Fprintf(w, `{"StoredImages":[%s]}`, disks)
+			files := ""
+			if disks != "" {
+				files = `"stray\u001b"`
+			}
+			fmt.Fprintf(w, `{"StoredImages":[%s],"Files":[%s]}`, disks, files)
 		case "BerthService.VerifyStoredImage":
 			fmt.Fprintf(w, `{"StoredImage":%s}`, disks)
 		default:
@@ -38,8 +42,8 @@ func keeps(t *testing.T, disks string) (data string) {
 }
 
 func TestImagesAreToldInTextAndInJSON(t *testing.T) {
-	none, damaged := keeps(t, ""), keeps(t, `{"Digest":"sha256:00","SizeBytes":4096,"FileBytes":2048,"References":["snap-1"],"Damage":"bad \u001b"}`)
-	const object = `{"digest":"sha256:00","damage":"bad \u001b","sizeBytes":4096,"fileBytes":2048,"references":["snap-1"]}` + "\n"
+	none, damaged := keeps(t, ""), keeps(t, `{"Digest":"sha256:00","SizeBytes":4096,"FileBytes":2048,"References":["snap-1"],"Base":"sha256:01","Damage":"bad \u001b"}`)
+	const object = `{"digest":"sha256:00","base":"sha256:01","damage":"bad \u001b","sizeBytes":4096,"fileBytes":2048,"references":["snap-1"]}` + "\n"
 	for _, c := range []struct {
 		data    string
 		command []string
@@ -48,11 +52,12 @@ func TestImagesAreToldInTextAndInJSON(t *testing.T) {
 	}{
 		{none, []string{"gc"}, "Nothing to remove: all that is kept is for something.\n", 0},
 		{none, []string{"gc", "--output", "json"}, "", 0},
-		{none, []string{"list", "-o", "json"}, "", 0},
-		{damaged, []string{"gc"}, "sha256:00 removed, 2.0 KiB\n", 0},
-		{damaged, []string{"gc", "-o", "json"}, object, 0},
-		{damaged, []string{"list"}, "sha256:00    2.0 KiB DAMAGED\n    a disk of 4.0 KiB, for snap-1\n2.0 KiB\n", 0},
-		{damaged, []string{"list", "-o", "json"}, object, 0},
+		{none, []string{"list"}, "Nothing is kept.\n", 0},
+		{none, []string{"list", "-o", "json"}, `{"images":0,"totalBytes":2048,"quotaBytes":4096}` + "\n", 0},
+		{damaged, []string{"gc"}, "sha256:00 removed, 2.0 KiB\nstray\\x1b removed: a file that was no disk's\n", 0},
+		{damaged, []string{"gc", "-o", "json"}, object + `{"file":"stray\u001b"}` + "\n", 0},
+		{damaged, []string{"list"}, "sha256:00\n    2.0 KiB, of a disk of 4.0 KiB, for snap-1\n    over sha256:01\n    DAMAGED: bad \\x1b\n2.0 KiB together, of a quota of 4.0 KiB\n", 0},
+		{damaged, []string{"list", "-o", "json"}, object + `{"images":1,"totalBytes":2048,"quotaBytes":4096}` + "\n", 0},
 		{damaged, []string{"verify"}, "sha256:00 DAMAGED: bad \\x1b\n", 1},
 		{damaged, []string{"verify", "sha256:00", "-o", "json"}, object, 1},
 	} {

@@ -56,7 +56,7 @@ func (d *Desk) reserve(ctx context.Context, r *importRecord, what string) error 
 	})
 }
 
-// withinQuota refuses disks that the quota has no room for.
+// withinQuota refuses a task's disks that the quota has no room for.
 func (d *Desk) withinQuota(ctx context.Context, r *importRecord, what string) error {
 	var kept int64
 	for _, x := range r.Disks {
@@ -64,18 +64,39 @@ func (d *Desk) withinQuota(ctx context.Context, r *importRecord, what string) er
 			kept += x.RoomBytes
 		}
 	}
-	if d.cfg.ImageQuota <= 0 || kept == 0 {
+	return d.quotaFor(ctx, kept, what+" may take", r.ID)
+}
+
+// overlayWithinQuota refuses what was mended of a disk, unless it is kept already, if the quota has no room for it. It is called
+// when it is known what that takes, and before it is kept; until it is, the caller holds reserving.
+func (d *Desk) overlayWithinQuota(ctx context.Context, file, digest string) error {
+	if kept, err := d.db.NewSelect().Model((*storedRecord)(nil)).Where("digest = ?", digest).Exists(ctx); err != nil {
+		return fmt.Errorf("desk: %w", err)
+	} else if kept {
+		return nil
+	}
+	bytes, err := image.FileBytes(file)
+	if err != nil {
+		return fmt.Errorf("desk: %w", err)
+	}
+	return d.quotaFor(ctx, bytes, "What is mended of the disk takes", "")
+}
+
+// quotaFor is the failure that the quota has no room for so many bytes more, besides what is promised to other imports than one.
+// what takes it begins the sentence about it.
+func (d *Desk) quotaFor(ctx context.Context, bytes int64, what, but string) error {
+	if d.cfg.ImageQuota <= 0 || bytes == 0 {
 		return nil
 	}
 	// One statement: a disk is promised or stored, and never neither.
 	var sum struct{ Stored, Promised int64 }
-	err := d.db.NewRaw("SELECT (SELECT COALESCE(SUM(file_bytes), 0) FROM stored_images) AS stored, (SELECT COALESCE(SUM(room_bytes), 0) FROM import_disks WHERE digest IS NULL AND task_id <> ?) AS promised", r.ID).Scan(ctx, &sum)
+	err := d.db.NewRaw("SELECT (SELECT COALESCE(SUM(file_bytes), 0) FROM stored_images) AS stored, (SELECT COALESCE(SUM(room_bytes), 0) FROM import_disks WHERE digest IS NULL AND task_id <> ?) AS promised", but).Scan(ctx, &sum)
 	if err != nil {
 		return fmt.Errorf("desk: %w", err)
 	}
-	if kept > d.cfg.ImageQuota-sum.Stored-sum.Promised {
-		return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: Insufficient storage. [%s may take %s; of the quota of %s, %s are taken%s]",
-			what, sizeText(kept), sizeText(d.cfg.ImageQuota), sizeText(sum.Stored), promisedText(sum.Promised))}
+	if bytes > d.cfg.ImageQuota-sum.Stored-sum.Promised {
+		return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: Insufficient storage. [%s %s; of the quota of %s, %s are taken%s]",
+			what, sizeText(bytes), sizeText(d.cfg.ImageQuota), sizeText(sum.Stored), promisedText(sum.Promised))}
 	}
 	return nil
 }

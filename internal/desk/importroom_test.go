@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/workspaces/types"
+	"github.com/uptrace/bun"
 
 	"berth/internal/compute/memory"
 	"berth/internal/image"
@@ -28,6 +31,14 @@ func (f *fixture) asked(key string) string {
 // roomOf is what the disk of an export may take, and what it does take.
 func roomOf(t *testing.T, path, layout string) (may, does int64) {
 	t.Helper()
+	// As it comes from an upload: a sparse file's holes, which a file system may tell or not, are not in there.
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path = filepath.Join(t.TempDir(), "export"); os.WriteFile(path, b, 0o600) != nil {
+		t.Fatal("no room for the export")
+	}
 	u, err := image.Open(image.File{Path: path})
 	if err != nil {
 		t.Fatal(err)
@@ -170,5 +181,48 @@ func TestTheFileSystemsRoomHoldsForImportsAtOnce(t *testing.T) {
 	close(goOn)
 	if task := f.ended(first); *task.Status != taskCompleted {
 		t.Errorf("the first one: %s, %s", *task.Status, aws.ToString(task.StatusMessage))
+	}
+}
+
+// What is mended of a disk counts, too: without room for it there is no image, and nothing more is kept; with room
+// there is, and keeping it once more needs none.
+func TestTheQuotaHoldsForWhatIsMended(t *testing.T) {
+	const unfit = "auto-logon-enabled"
+	f := newFixture(t, func(c *Config) { c.Fix = true })
+	f.enabled()
+	task := f.imported(f.upload(sample(t, unfit, "qcow2")))
+	total := func() int64 {
+		t.Helper()
+		all, err := f.Berth().ListStoredImages(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all.FileBytes
+	}
+	before := total()
+	f.Desk.cfg.ImageQuota = before + 4096
+	im := f.ingested(*task.ImageID, "refused")
+	if m := aws.ToString(im.ErrorMessage); im.State != types.WorkspaceImageStateError || !strings.Contains(m, "Insufficient storage. [What is mended of the disk takes ") || !strings.Contains(m, sizeText(before)+" are taken") {
+		t.Errorf("%s: %s", im.State, m)
+	}
+	if now := total(); now != before {
+		t.Errorf("%d bytes are kept, %d before", now, before)
+	}
+	f.Desk.cfg.ImageQuota = 0
+	if im = f.ingested(*task.ImageID, "mended"); im.State != types.WorkspaceImageStateAvailable {
+		t.Fatalf("%s: %s", im.State, aws.ToString(im.ErrorMessage))
+	}
+	f.Desk.cfg.ImageQuota = total()
+	if f.Desk.cfg.ImageQuota <= before {
+		t.Fatalf("%d bytes are kept, %d before", f.Desk.cfg.ImageQuota, before)
+	}
+	// The same again, as after a crash between keeping it and writing so: nothing more is taken.
+	var kept storedRecord
+	if err := f.db.NewSelect().Model(&kept).Where("base IS NOT NULL").Scan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := storedRecord{Digest: kept.Digest, Base: kept.Base, SizeBytes: kept.SizeBytes}
+	if err := f.keep(t.Context(), f.storedFile(kept.Digest), &again, nil, func(context.Context, bun.Tx) error { return nil }); err != nil {
+		t.Errorf("again: %v", err)
 	}
 }

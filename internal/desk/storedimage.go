@@ -74,6 +74,13 @@ func (d *Desk) keep(ctx context.Context, file string, r *storedRecord, tell func
 		return fmt.Errorf("desk: %w", err)
 	}
 	r.FileDigest = own
+	if r.Base != nil { // of other disks the import has asked before it wrote them
+		d.reserving.Lock()
+		defer d.reserving.Unlock()
+		if err := d.overlayWithinQuota(ctx, file, r.Digest); err != nil {
+			return err
+		}
+	}
 	var seen fs.FileInfo // the file that is there already,
 	is := ""             // and its digest; "": it cannot be read
 	for {
@@ -162,37 +169,52 @@ func (d *Desk) linkStored(ctx context.Context, file string, r *storedRecord, see
 const references = `SELECT digest FROM snapshots WHERE digest IS NOT NULL UNION SELECT digest FROM workspace_images WHERE digest IS NOT NULL
  UNION SELECT digest FROM import_disks WHERE digest IS NOT NULL UNION SELECT base FROM stored_images WHERE base IS NOT NULL`
 
-// collect removes the stored disks that nothing refers to, and files that are no stored disk's.
-func (d *Desk) collect(ctx context.Context) (gone []storedRecord, err error) {
+// collected is what collect removed: disks, and files that were no stored disk's, by name.
+type collected struct {
+	disks []storedRecord
+	files []string
+}
+
+// collect removes the stored disks that nothing refers to, and files that are no stored disk's. Folders are not the service's,
+// and whoever made them has what is in them.
+func (d *Desk) collect(ctx context.Context) (gone collected, err error) {
 	d.storing.Lock()
 	defer d.storing.Unlock()
 	for { // removing one may let go of the one under it
 		var rs []storedRecord
 		if err := d.db.NewDelete().Model(&rs).Where("digest NOT IN (" + references + ")").Returning("*").Scan(ctx); err != nil {
-			return nil, fmt.Errorf("desk: %w", err)
+			return gone, fmt.Errorf("desk: %w", err)
 		}
 		if len(rs) == 0 {
 			break
 		}
-		gone = append(gone, rs...)
+		gone.disks = append(gone.disks, rs...)
 	}
 	var digests []string
 	if err := d.db.NewSelect().Model((*storedRecord)(nil)).Column("digest").Scan(ctx, &digests); err != nil {
-		return nil, fmt.Errorf("desk: %w", err)
+		return gone, fmt.Errorf("desk: %w", err)
 	}
-	known := map[string]bool{}
+	known, was := map[string]bool{}, map[string]bool{}
 	for _, x := range digests {
 		known[storedName(x)] = true
 	}
+	for _, r := range gone.disks {
+		was[storedName(r.Digest)] = true
+	}
 	files, err := os.ReadDir(d.file("stored"))
 	if err != nil {
-		return nil, fmt.Errorf("desk: %w", err)
+		return gone, fmt.Errorf("desk: %w", err)
 	}
 	for _, f := range files {
-		if !known[f.Name()] {
-			if err := removeIfThere(d.file("stored", f.Name())); err != nil {
-				return nil, err
-			}
+		if known[f.Name()] || f.IsDir() {
+			continue
+		}
+		if err := removeIfThere(d.file("stored", f.Name())); err != nil {
+			return gone, err
+		}
+		if !was[f.Name()] {
+			gone.files = append(gone.files, f.Name())
+			d.log.Warn("a file among the stored images was none, and has been removed", "name", f.Name())
 		}
 	}
 	return gone, nil
@@ -360,8 +382,11 @@ func (b *Berth) VerifyStoredImage(ctx context.Context, in *VerifyStoredImageInpu
 // CollectStoredImagesInput asks for it.
 type CollectStoredImagesInput struct{}
 
-// CollectStoredImagesOutput lists what was removed.
-type CollectStoredImagesOutput struct{ StoredImages []StoredImage }
+// CollectStoredImagesOutput lists what was removed: disks, and the names of files that were no stored disk's.
+type CollectStoredImagesOutput struct {
+	StoredImages []StoredImage
+	Files        []string
+}
 
 // CollectStoredImages removes what nothing refers to. The service does so by itself whenever something is deleted.
 func (b *Berth) CollectStoredImages(ctx context.Context, _ *CollectStoredImagesInput) (*CollectStoredImagesOutput, error) {
@@ -369,8 +394,8 @@ func (b *Berth) CollectStoredImages(ctx context.Context, _ *CollectStoredImagesI
 	if err != nil {
 		return nil, err
 	}
-	out := &CollectStoredImagesOutput{StoredImages: []StoredImage{}}
-	for _, r := range gone {
+	out := &CollectStoredImagesOutput{StoredImages: []StoredImage{}, Files: gone.files}
+	for _, r := range gone.disks {
 		out.StoredImages = append(out.StoredImages, r.view(nil))
 	}
 	return out, nil

@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -83,6 +84,28 @@ func TestKeepingReadsBesideOthers(t *testing.T) {
 				t.Errorf("%+v, %v", sound, err)
 			}
 		})
+	}
+}
+
+// What is among the stored images and is none goes, and is told; a folder, which the service never made there, is in nobody's way.
+func TestCollectingWhatIsNoStoredImage(t *testing.T) {
+	f := newFixture(t)
+	f.imported(f.upload(sample(t, phony.Base, "qcow2")))
+	if err := errors.Join(os.Mkdir(f.file("stored", "lost+found"), 0o700), os.WriteFile(f.file("stored", "lost+found", "file"), nil, 0o600), os.WriteFile(f.file("stored", "stray.qcow2"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := f.Berth().CollectStoredImages(t.Context(), nil)
+	if err != nil || len(out.StoredImages) != 0 || !slices.Equal(out.Files, []string{"stray.qcow2"}) {
+		t.Errorf("%+v: %v", out, err)
+	}
+	if left, err := os.ReadDir(f.file("stored")); err != nil || len(left) != 2 {
+		t.Errorf("left are %v: %v", left, err)
+	}
+	if _, err := f.db.ExecContext(t.Context(), "DELETE FROM machine_images; DELETE FROM snapshots"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err = f.Berth().CollectStoredImages(t.Context(), nil); err != nil || len(out.StoredImages) != 1 || len(out.Files) != 0 {
+		t.Errorf("%+v: %v", out, err)
 	}
 }
 
