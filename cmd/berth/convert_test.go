@@ -87,7 +87,7 @@ func TestConvertToQCOW2(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		digest, err := disk.Digest(t.Context(), e.Disks[0])
+		digest, err := disk.Digest(t.Context(), e.Disks[0], nil)
 		if err := errors.Join(err, e.Close()); err != nil {
 			t.Fatal(err)
 		}

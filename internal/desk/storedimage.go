@@ -236,7 +236,7 @@ func (d *Desk) adopt(ctx context.Context) error {
 		}
 		for _, r := range rs {
 			path := d.file(kind.dir, r.ID+".qcow2")
-			digest, err := image.DigestFile(ctx, path)
+			digest, err := image.DigestFile(ctx, path, nil)
 			if err != nil {
 				return fmt.Errorf("desk: taking over %s: %w", path, err)
 			}

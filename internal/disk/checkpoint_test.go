@@ -19,7 +19,7 @@ func TestCheckpointsTellDigestsApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeAfter(t, e)
-	digest, err := Digest(t.Context(), e.Disks[0])
+	digest, err := Digest(t.Context(), e.Disks[0], nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,14 +117,28 @@ func WriteEmpty(dst Target, size int64) error {
 	return err
 }
 
-// Digest is Copied.Digest of a disk.
-func Digest(ctx context.Context, img Image) (string, error) {
-	c, err := newCopying(nil, img, CopyOptions{Digest: true})
+// Digest is Copied.Digest of a disk. progress, unless nil, is told how many of its bytes are done, holes included; an error from
+// it ends the reading with that error.
+func Digest(ctx context.Context, img Image, progress func(done, size int64) error) (string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	opt := CopyOptions{Digest: true}
+	var stopped error
+	if progress != nil {
+		opt.Progress = func(done, size int64) {
+			if stopped == nil {
+				if stopped = progress(done, size); stopped != nil {
+					cancel(stopped)
+				}
+			}
+		}
+	}
+	c, err := newCopying(nil, img, opt)
 	if err != nil {
 		return "", err
 	}
 	done, err := c.run(ctx)
-	return done.Digest, err
+	return done.Digest, cmp.Or(stopped, err)
 }
 
 // CopyFile is Copy to a new file at path, which appears there when it is whole: until then its name ends in ".part", and an

@@ -265,7 +265,7 @@ func FuzzWrite(f *testing.F) {
 		if !opt.Digest {
 			return
 		}
-		if got, err := Digest(t.Context(), back.Disks[0]); err != nil || got != done.Digest {
+		if got, err := Digest(t.Context(), back.Disks[0], nil); err != nil || got != done.Digest {
 			t.Fatalf("digest %s, %s when it was made: %v", got, done.Digest, err)
 		}
 	})

@@ -64,11 +64,11 @@ func written(t *testing.T, img Image, want string, guest []byte, opt CopyOptions
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
 		t.Errorf("files %v: %v", left, err)
 	}
-	digest, err := Digest(t.Context(), bytesImage(t, guest))
+	digest, err := Digest(t.Context(), bytesImage(t, guest), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := Digest(t.Context(), e.Disks[0]); err != nil || again != digest || opt.Digest && done.Digest != digest || !opt.Digest && done.Digest != "" {
+	if again, err := Digest(t.Context(), e.Disks[0], nil); err != nil || again != digest || opt.Digest && done.Digest != digest || !opt.Digest && done.Digest != "" {
 		t.Errorf("digests %s of the guest, %s of the copy, %s when it was made: %v", digest, again, done.Digest, err)
 	}
 	return done, path
@@ -164,7 +164,7 @@ func TestQCOW2OfALargeDisk(t *testing.T) {
 			} else {
 				qemuImg(t, "compare", "-f", "raw", "-F", "raw", path, source)
 			}
-			if digest, err := Digest(t.Context(), e.Disks[0]); err != nil || digest != done.Digest {
+			if digest, err := Digest(t.Context(), e.Disks[0], nil); err != nil || digest != done.Digest {
 				t.Errorf("digest %s, %s when it was made: %v", digest, done.Digest, err)
 			}
 			if form >= Plain && done.File > stored+stored/2+64<<20 {

@@ -159,7 +159,7 @@ func TestOtherCopiesAreNotGoneOnWith(t *testing.T) {
 				t.Fatalf("%+v: %v", done, err)
 			}
 			soundQCOW2(t, path)
-			want, err := Digest(t.Context(), c.img)
+			want, err := Digest(t.Context(), c.img, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,7 +168,7 @@ func TestOtherCopiesAreNotGoneOnWith(t *testing.T) {
 				t.Fatal(err)
 			}
 			closeAfter(t, back)
-			if got, err := Digest(t.Context(), back.Disks[0]); err != nil || got != want {
+			if got, err := Digest(t.Context(), back.Disks[0], nil); err != nil || got != want {
 				t.Errorf("digest %s, want %s: %v", got, want, err)
 			}
 		})

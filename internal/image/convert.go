@@ -23,8 +23,8 @@ const DefaultLayout = "fast"
 // never changes again. Unless all of it is asked for, what a Windows' disk need not have is left out ([LeaveOut]). progress is told the
 // percentage done; an error from it ends the conversion with that error.
 //
-// A conversion that was interrupted is gone on with; one that is done already is only read, for what it came to: a crash
-// right after it loses nothing of what it tells. What the upload's file says that cannot be right is a *Failure.
+// A conversion that was interrupted is gone on with; one that is done already is only read, for what it came to, of
+// which progress is told in the same way: a crash right after it loses nothing of what it tells. What the upload's file says that cannot be right is a *Failure.
 func (u *Upload) Convert(ctx context.Context, i int, target string, form disk.Form, all bool, progress func(percent float64) error) (Converted, error) {
 	var left LeftOut
 	if !all {
@@ -35,7 +35,7 @@ func (u *Upload) Convert(ctx context.Context, i int, target string, form disk.Fo
 		if made.LeftOut, err = storedWithin(u.Disks[i], left.Ranges); err != nil {
 			return made, failureOf(err)
 		}
-		made.Digest, err = DigestFile(ctx, target)
+		made.Digest, err = DigestFile(ctx, target, func(done, size int64) error { return progress(100 * float64(done) / float64(max(size, 1))) })
 		return made, err
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return Converted{}, fmt.Errorf("image: %w", err)

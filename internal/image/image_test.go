@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,8 +82,20 @@ func TestConvertStopsWhenToldTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := u.Convert(t.Context(), 0, target, disk.Compact, false, func(float64) error { return enough }); err != nil || again.Digest != first.Digest {
+	// One that is done is read again, which may take as long, is told as it goes, and can be given up.
+	var told []float64
+	again, err := u.Convert(t.Context(), 0, target, disk.Compact, false, func(p float64) error {
+		told = append(told, p)
+		return nil
+	})
+	if err != nil || again.Digest != first.Digest {
 		t.Errorf("a conversion that is done: %v, %+v and %+v", err, first, again)
+	}
+	if n := len(told); n < 3 || told[0] >= 50 || !slices.IsSorted(told) || told[n-1] != 100 {
+		t.Errorf("told: %v", told)
+	}
+	if _, err := u.Convert(t.Context(), 0, target, disk.Compact, false, func(float64) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("reading it again is not given up: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(target)); err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)

@@ -197,7 +197,7 @@ func TestLeavingOut(t *testing.T) {
 							t.Errorf("%q: kept %v, want %v", secret, !kept, kept)
 						}
 					}
-					if digest, err := disk.Digest(t.Context(), copied); err != nil || digest != done.Digest {
+					if digest, err := disk.Digest(t.Context(), copied, nil); err != nil || digest != done.Digest {
 						t.Errorf("digest %s, %s when it was made: %v", digest, done.Digest, err)
 					}
 					if !keep.Free && done.Skipped < left.Free-1<<20 {

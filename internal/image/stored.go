@@ -153,7 +153,7 @@ func Verify(ctx context.Context, s Stored, digest, base, file string) error {
 			return err
 		}
 		defer u.Close()
-		if got, err = disk.Digest(ctx, u.Disks[0]); err != nil {
+		if got, err = disk.Digest(ctx, u.Disks[0], nil); err != nil {
 			return failureOf(err)
 		}
 		got = digestName(got)
@@ -195,14 +195,14 @@ func FileDigest(ctx context.Context, path string, progress func(done, size int64
 	}
 }
 
-// DigestFile is the digest of a standalone qcow2.
-func DigestFile(ctx context.Context, path string) (string, error) {
+// DigestFile is the digest of a standalone qcow2. progress, if there is one, is as disk.Digest's.
+func DigestFile(ctx context.Context, path string, progress func(done, size int64) error) (string, error) {
 	u, err := Open(File{Path: path, Format: "QCOW2"})
 	if err != nil {
 		return "", err
 	}
 	defer u.Close()
-	sum, err := disk.Digest(ctx, u.Disks[0])
+	sum, err := disk.Digest(ctx, u.Disks[0], progress)
 	if err != nil {
 		return "", failureOf(err)
 	}
