@@ -1,14 +1,18 @@
 package test
 
 import (
+	"bytes"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -150,6 +154,68 @@ func TestADiskThatBecomesFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.ami(t, "exports", "win10.qcow2")
+}
+
+// The disk becomes full in the middle of a download by https, for real. The import fails, says why, and gives back what it
+// took; then there is room, and the same file is imported.
+func TestADiskThatBecomesFullWhileAnExportIsFetched(t *testing.T) {
+	t.Parallel()
+	wrap := namespace(t)
+	if wrap == nil {
+		t.Log("no file system can be mounted here, in no namespace: TestAFileThatCannotGrow alone shows what happens")
+		return
+	}
+	content, err := os.ReadFile(bulky(t, 48<<20, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	half, filled := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	source := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"one"`)
+		if r.Header.Get("Range") == "bytes=0-0" {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+			return
+		}
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", len(content)-1, len(content)))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(content[:len(content)/2]) // it may be given up
+		_ = http.NewResponseController(w).Flush()
+		once.Do(func() { close(half) })
+		<-filled
+		_, _ = w.Write(content[len(content)/2:])
+	}))
+	t.Cleanup(source.Close)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: source.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _, data := confined(t, wrap, `mount -t tmpfs -o size=160m none "$0"; cd "$0"`,
+		"--import-hosts", source.Listener.Addr().String(), "--import-networks", "127.0.0.0/8", "--import-ca", ca)
+	var asked task
+	if err := s.ec2(t, &asked, "ImportImage", "DiskContainer.1.Url", source.URL+"/win10.qcow2"); err != nil {
+		t.Fatal(err)
+	}
+	<-half
+	eventually(t, "half of it is here", func() (bool, error) {
+		var st syscall.Stat_t
+		err := syscall.Stat(filepath.Join(data, "imports", asked.ID, "1.part"), &st)
+		return st.Blocks*512 >= int64(len(content)/2), err
+	})
+	ballast := filepath.Join(data, "ballast")
+	fill(t, ballast)
+	close(filled)
+	refusedForRoom(t, s, asked.ID, "ServerError: Insufficient storage. [This service's disk is full.")
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ec2(t, &asked, "ImportImage", "DiskContainer.1.Url", source.URL+"/win10.qcow2"); err != nil {
+		t.Fatal(err)
+	}
+	seen := s.imported(t, asked.ID)
+	if last := seen[len(seen)-1]; last.Status != "completed" {
+		t.Errorf("with room, it ended as %+v", last)
+	}
 }
 
 // No file may become larger than so much (RLIMIT_FSIZE): what needs no privilege, and no check beforehand sees. The import of a
