@@ -35,6 +35,9 @@ import (
 // The answer to the last part may be lost on its way. So what a finished upload was is kept for a week as well, and its client is
 // told that all has come, whether it asks how far it is or sends the last part again.
 //
+// The protocol's extensions for checksums, for several uploads that become one, and for a length that is told later are not
+// there; a part that brings a checksum is refused, since nobody would look at it.
+//
 // In the folder of the store's, an upload ID is the file ID and the note ID.info, which is called ID.done when it is an object.
 type Resumable struct {
 	store *Store
@@ -153,6 +156,11 @@ func (r *Resumable) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 	if err := caller.Authorize("s3:PutObject", "arn:aws:s3:::"+bucket+"/"+key); err != nil {
 		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	if q.Header.Get("Upload-Checksum") != "" {
+		w.Header().Set("Tus-Resumable", "1.0.0")
+		http.Error(w, "The checksum extension is not supported: leave out Upload-Checksum. Every byte that comes is kept as it comes; the object's ETag is the MD5 of all.", http.StatusBadRequest)
 		return
 	}
 	if (q.Method == http.MethodHead || q.Method == http.MethodPatch) && r.answerComplete(w, q) {

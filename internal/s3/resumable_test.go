@@ -89,6 +89,10 @@ func TestResumable(t *testing.T) {
 	if res := patch(5, 1<<20); res.StatusCode != http.StatusConflict {
 		t.Errorf("from another place: %s", res.Status)
 	}
+	// A checksum that nobody would hold the part against is not taken as if somebody had.
+	if res := do(http.MethodPatch, at, content[1<<20:], string(testSecret), "Upload-Offset", fmt.Sprint(1<<20), "Content-Type", "application/offset+octet-stream", "Upload-Checksum", "sha1 AAAAAAAAAAAAAAAAAAAAAAAAAAA="); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("with a checksum: %s", res.Status)
+	}
 	if _, err := d.store.head(bucket, "vm/win10.ova"); err == nil {
 		t.Error("half an object is there")
 	}
