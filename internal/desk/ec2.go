@@ -2,7 +2,7 @@ package desk
 
 import "time"
 
-// EC2 is the door to the EC2 operations that the BYOL process uses: importtask.go, machineimage.go, encryption.go. Its
+// EC2 is the door to the EC2 operations that the BYOL process uses: importtask.go, machineimage.go, snapshot.go, encryption.go. Its
 // methods are the operations. The types are ours, in the SDK's manner: its EC2 package is 22 MB of source.
 type EC2 struct{ d *Desk }
 
@@ -247,6 +247,49 @@ type DescribeImagesInput struct {
 type DescribeImagesOutput struct {
 	Images    []EC2Image `xml:"imagesSet>item"`
 	NextToken *string    `xml:"nextToken,omitempty"`
+}
+
+// DescribeSnapshotsInput asks for snapshots.
+type DescribeSnapshotsInput struct {
+	DryRun              *bool    `query:"DryRun"`
+	Filters             []Filter `query:"Filter"`
+	MaxResults          *int32   `query:"MaxResults"`
+	NextToken           *string  `query:"NextToken"`
+	OwnerIDs            []string `query:"Owner"`
+	RestorableByUserIDs []string `query:"RestorableBy"`
+	SnapshotIDs         []string `query:"SnapshotId"`
+}
+
+// EC2Snapshot is an imported disk as EC2 shows it.
+type EC2Snapshot struct {
+	CompletionTime *time.Time `xml:"completionTime,omitempty"`
+	Description    *string    `xml:"description,omitempty"`
+	Encrypted      bool       `xml:"encrypted"`
+	OwnerID        *string    `xml:"ownerId"`
+	Progress       *string    `xml:"progress"`
+	SnapshotID     *string    `xml:"snapshotId"`
+	StartTime      *time.Time `xml:"startTime"`
+	Status         *string    `xml:"status"`
+	StorageTier    *string    `xml:"storageTier"`
+	VolumeID       *string    `xml:"volumeId"`
+	VolumeSize     int64      `xml:"volumeSize"` // GiB
+}
+
+// DescribeSnapshotsOutput lists snapshots.
+type DescribeSnapshotsOutput struct {
+	NextToken *string       `xml:"nextToken,omitempty"`
+	Snapshots []EC2Snapshot `xml:"snapshotSet>item"`
+}
+
+// DeleteSnapshotInput names a snapshot.
+type DeleteSnapshotInput struct {
+	DryRun     *bool   `query:"DryRun"`
+	SnapshotID *string `query:"SnapshotId"`
+}
+
+// DeleteSnapshotOutput says that it is done.
+type DeleteSnapshotOutput struct {
+	Return bool `xml:"return"`
 }
 
 // LaunchPermission is an account, or the group "all", that may use an image.

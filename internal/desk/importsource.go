@@ -59,7 +59,7 @@ func (d *Desk) newSource(ctx context.Context, number int, c *DiskContainer) (imp
 		if ok, err := d.snapshotExists(ctx, s.FromSnapshot); err != nil {
 			return s, err
 		} else if !ok {
-			return s, refused("InvalidSnapshot.NotFound", "The snapshot '%s' does not exist.", s.FromSnapshot)
+			return s, noSnapshot(s.FromSnapshot)
 		}
 		return s, nil
 	case c.UserBucket != nil:

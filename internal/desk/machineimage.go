@@ -38,21 +38,6 @@ type machineImageDisk struct {
 	SnapshotID    string `bun:"snapshot_id"`
 }
 
-// snapshotRecord is an imported disk.
-type snapshotRecord struct {
-	bun.BaseModel `bun:"table:snapshots"`
-	ID            string    `bun:"id,pk"`
-	TaskID        string    `bun:"task_id"`
-	Description   string    `bun:"description"`
-	SizeBytes     int64     `bun:"size_bytes"` // virtual size
-	Digest        string    `bun:"digest"`     // of the stored disk that it is
-	CreatedAt     time.Time `bun:"created_at"`
-}
-
-func (d *Desk) snapshot(ctx context.Context, id string) (*snapshotRecord, error) {
-	return recordOf[snapshotRecord](ctx, d.db, "snapshot", "id", id)
-}
-
 type launchPermissionRecord struct {
 	bun.BaseModel `bun:"table:launch_permissions"`
 	ImageID       string `bun:"image_id,pk"`

@@ -1,0 +1,139 @@
+package desk
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/uptrace/bun"
+
+	"berth/internal/awsapi"
+)
+
+// snapshotRecord is an imported disk.
+type snapshotRecord struct {
+	bun.BaseModel `bun:"table:snapshots"`
+	ID            string    `bun:"id,pk"`
+	TaskID        string    `bun:"task_id"`
+	Description   string    `bun:"description"`
+	SizeBytes     int64     `bun:"size_bytes"` // virtual size
+	Digest        string    `bun:"digest"`     // of the stored disk that it is
+	CreatedAt     time.Time `bun:"created_at"`
+}
+
+func (d *Desk) snapshot(ctx context.Context, id string) (*snapshotRecord, error) {
+	return recordOf[snapshotRecord](ctx, d.db, "snapshot", "id", id)
+}
+
+// noVolume is what EC2 says of a snapshot that was made of no volume ("arbitrary volume ID", EC2's model).
+const noVolume = "vol-ffffffff"
+
+// DescribeSnapshots lists imported disks, newest first. They are there when their import has ended, and complete.
+func (e *EC2) DescribeSnapshots(ctx context.Context, in *DescribeSnapshotsInput) (*DescribeSnapshotsOutput, error) {
+	d := e.d
+	var rs []snapshotRecord
+	if err := d.db.NewSelect().Model(&rs).Order("created_at DESC", "id").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("desk: %w", err)
+	}
+	for _, id := range in.SnapshotIDs {
+		if !slices.ContainsFunc(rs, func(r snapshotRecord) bool { return r.ID == id }) {
+			return nil, noSnapshot(id)
+		}
+	}
+	for _, f := range in.Filters {
+		if name := aws.ToString(f.Name); snapshotFilter(name) == nil {
+			return nil, refused("InvalidParameterValue", "The filter '%s' is invalid", name)
+		}
+	}
+	// This account's are the only ones here, and nobody else may restore them.
+	for _, users := range [][]string{in.OwnerIDs, in.RestorableByUserIDs} {
+		if len(users) > 0 && !slices.Contains(users, "self") && !slices.Contains(users, d.cfg.AccountID) {
+			rs = nil
+		}
+	}
+	var all []EC2Snapshot
+	for _, r := range rs {
+		if len(in.SnapshotIDs) > 0 && !slices.Contains(in.SnapshotIDs, r.ID) {
+			continue
+		}
+		s := EC2Snapshot{SnapshotID: aws.String(r.ID), Description: optional(r.Description), OwnerID: aws.String(d.cfg.AccountID), Status: aws.String("completed"), Progress: aws.String("100%"),
+			StartTime: aws.Time(r.CreatedAt), CompletionTime: aws.Time(r.CreatedAt), StorageTier: aws.String("standard"), VolumeID: aws.String(noVolume), VolumeSize: gibOf(r.SizeBytes)}
+		if matchesSnapshot(&s, in.Filters) {
+			all = append(all, s)
+		}
+	}
+	page, next, err := ec2Page(all, in.MaxResults, in.NextToken, func(s EC2Snapshot) string { return *s.SnapshotID })
+	return &DescribeSnapshotsOutput{Snapshots: page, NextToken: next}, err
+}
+
+// snapshotFilters are the filters of DescribeSnapshots that EC2's model documents, but for tag:KEY.
+var snapshotFilters = map[string]func(s *EC2Snapshot) []string{
+	"description":   func(s *EC2Snapshot) []string { return had(s.Description) },
+	"encrypted":     func(s *EC2Snapshot) []string { return []string{strconv.FormatBool(s.Encrypted)} },
+	"owner-alias":   func(*EC2Snapshot) []string { return nil },
+	"owner-id":      func(s *EC2Snapshot) []string { return had(s.OwnerID) },
+	"progress":      func(s *EC2Snapshot) []string { return had(s.Progress) },
+	"snapshot-id":   func(s *EC2Snapshot) []string { return had(s.SnapshotID) },
+	"start-time":    func(s *EC2Snapshot) []string { return []string{s.StartTime.UTC().Format("2006-01-02T15:04:05.000Z")} },
+	"status":        func(s *EC2Snapshot) []string { return had(s.Status) },
+	"storage-tier":  func(s *EC2Snapshot) []string { return had(s.StorageTier) },
+	"tag-key":       func(*EC2Snapshot) []string { return nil },
+	"transfer-type": func(*EC2Snapshot) []string { return nil },
+	"volume-id":     func(s *EC2Snapshot) []string { return had(s.VolumeID) },
+	"volume-size":   func(s *EC2Snapshot) []string { return []string{strconv.FormatInt(s.VolumeSize, 10)} },
+}
+
+// snapshotFilter is what a filter looks at; nil when there is no such filter. Snapshots have no tags.
+func snapshotFilter(name string) func(s *EC2Snapshot) []string {
+	if strings.HasPrefix(name, "tag:") {
+		name = "tag-key"
+	}
+	return snapshotFilters[name]
+}
+
+func matchesSnapshot(s *EC2Snapshot, filters []Filter) bool {
+	for _, f := range filters {
+		if !slices.ContainsFunc(snapshotFilter(aws.ToString(f.Name))(s), func(v string) bool {
+			return slices.ContainsFunc(f.Values, func(p string) bool { return awsapi.Wildcard(p, v) })
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+func noSnapshot(id string) error {
+	return refused("InvalidSnapshot.NotFound", "The snapshot '%s' does not exist.", id)
+}
+
+// DeleteSnapshot removes an imported disk that no AMI has. WorkSpaces images that were made of it stay.
+func (e *EC2) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotInput) (*DeleteSnapshotOutput, error) {
+	d, id := e.d, aws.ToString(in.SnapshotID)
+	err := d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if ok, err := hold(ctx, tx, (*snapshotRecord)(nil), "id", id); err != nil {
+			return err
+		} else if !ok {
+			return noSnapshot(id)
+		}
+		var using []string
+		if err := tx.NewRaw("SELECT id FROM machine_images WHERE snapshot_id = ? UNION SELECT image_id FROM machine_image_disks WHERE snapshot_id = ? AND image_id IN (SELECT id FROM machine_images)", id, id).Scan(ctx, &using); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		if len(using) > 0 {
+			return refused("InvalidSnapshot.InUse", "The snapshot %s is currently in use by %s", id, using[0])
+		}
+		if _, err := tx.NewDelete().Model((*snapshotRecord)(nil)).Where("id = ?", id).Exec(ctx); err != nil {
+			return fmt.Errorf("desk: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = d.collect(ctx)
+	return &DeleteSnapshotOutput{Return: true}, err
+}
