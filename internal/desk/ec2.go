@@ -281,17 +281,6 @@ type DescribeSnapshotsOutput struct {
 	Snapshots []EC2Snapshot `xml:"snapshotSet>item"`
 }
 
-// DeleteSnapshotInput names a snapshot.
-type DeleteSnapshotInput struct {
-	DryRun     *bool   `query:"DryRun"`
-	SnapshotID *string `query:"SnapshotId"`
-}
-
-// DeleteSnapshotOutput says that it is done.
-type DeleteSnapshotOutput struct {
-	Return bool `xml:"return"`
-}
-
 // LaunchPermission is an account, or the group "all", that may use an image.
 type LaunchPermission struct {
 	UserID                *string `query:"UserId" xml:"userId,omitempty"`

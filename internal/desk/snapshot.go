@@ -109,31 +109,3 @@ func matchesSnapshot(s *EC2Snapshot, filters []Filter) bool {
 func noSnapshot(id string) error {
 	return refused("InvalidSnapshot.NotFound", "The snapshot '%s' does not exist.", id)
 }
-
-// DeleteSnapshot removes an imported disk that no AMI has. WorkSpaces images that were made of it stay.
-func (e *EC2) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotInput) (*DeleteSnapshotOutput, error) {
-	d, id := e.d, aws.ToString(in.SnapshotID)
-	err := d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if ok, err := hold(ctx, tx, (*snapshotRecord)(nil), "id", id); err != nil {
-			return err
-		} else if !ok {
-			return noSnapshot(id)
-		}
-		var using []string
-		if err := tx.NewRaw("SELECT id FROM machine_images WHERE snapshot_id = ? UNION SELECT image_id FROM machine_image_disks WHERE snapshot_id = ? AND image_id IN (SELECT id FROM machine_images)", id, id).Scan(ctx, &using); err != nil {
-			return fmt.Errorf("desk: %w", err)
-		}
-		if len(using) > 0 {
-			return refused("InvalidSnapshot.InUse", "The snapshot %s is currently in use by %s", id, using[0])
-		}
-		if _, err := tx.NewDelete().Model((*snapshotRecord)(nil)).Where("id = ?", id).Exec(ctx); err != nil {
-			return fmt.Errorf("desk: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	_, err = d.collect(ctx)
-	return &DeleteSnapshotOutput{Return: true}, err
-}
