@@ -82,7 +82,9 @@ func (c convertCmd) Run(ctx context.Context) error {
 		defer stop()
 	}
 	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format), Sequential: true})
-	if err != nil {
+	if r := (*disk.Refusal)(nil); errors.As(err, &r) && r.Reason == disk.NotADisk && r.Format == "RAW" && c.Format == "" {
+		return fmt.Errorf("%w; if it is a raw disk that no machine starts from, say so with --format raw", err)
+	} else if err != nil {
 		return err
 	}
 	defer env.Close()

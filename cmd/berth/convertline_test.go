@@ -124,3 +124,22 @@ func TestConvertTellsWhyAllOfAStreamIsCopied(t *testing.T) {
 		t.Errorf("--no-skip: exit code %d: %s", code, stderr)
 	}
 }
+
+// A disk of data may begin with anything: that it can be converted all the same is said where it is refused.
+func TestConvertSaysHowADiskWithoutASignatureIsConverted(t *testing.T) {
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "data.raw"), filepath.Join(dir, "out.raw")
+	if err := os.WriteFile(in, []byte("anything"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const hint = "say so with --format raw"
+	if _, stderr, code := berth(t, "convert", in, out); code != 2 || !strings.Contains(stderr, hint) {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if _, stderr, code := berth(t, "convert", in, out, "--format", "vmdk"); code != 2 || strings.Contains(stderr, hint) {
+		t.Errorf("as VMDK: exit code %d: %s", code, stderr)
+	}
+	if _, stderr, code := berth(t, "convert", in, out, "--format", "raw"); code != 0 {
+		t.Errorf("as raw: exit code %d: %s", code, stderr)
+	}
+}
