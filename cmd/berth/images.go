@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,17 +111,23 @@ func (s storedSum) String() string {
 }
 
 type verifyImagesCmd struct {
-	Digests []string `arg:"" optional:"" name:"digest" help:"Which; without any, all."`
+	Digests []string `arg:"" optional:"" name:"digest" help:"Which, with those that they are laid over; without any, all."`
 }
 
 func (x verifyImagesCmd) Run(ctx context.Context, c *cli) error {
+	all, err := c.Images.all(ctx)
+	if err != nil {
+		return err
+	}
 	if len(x.Digests) == 0 {
-		all, err := c.Images.all(ctx)
-		if err != nil {
-			return err
-		}
 		for _, s := range all.StoredImages {
 			x.Digests = append(x.Digests, s.Digest)
+		}
+	}
+	// A guest reads of the one under it what an overlay does not have.
+	for _, s := range all.StoredImages {
+		if s.Base != "" && slices.Contains(x.Digests, s.Digest) && !slices.Contains(x.Digests, s.Base) {
+			x.Digests = append(x.Digests, s.Base)
 		}
 	}
 	damaged := false

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -24,7 +25,8 @@ func keeps(t *testing.T, disks string) (data string) {
 			}
 			fmt.Fprintf(w, `{"StoredImages":[%s],"Files":[%s]}`, disks, files)
 		case "BerthService.VerifyStoredImage":
-			fmt.Fprintf(w, `{"StoredImage":%s}`, disks)
+			one, _, _ := strings.Cut(disks, "},")
+			fmt.Fprintf(w, `{"StoredImage":%s}`, strings.TrimSuffix(one, "}")+"}")
 		default:
 			w.WriteHeader(http.StatusBadRequest)
 		}
@@ -65,6 +67,26 @@ func TestImagesAreToldInTextAndInJSON(t *testing.T) {
 		got := standardOutput(t, func() { code = run(append([]string{"images", "--data", c.data}, c.command...)) })
 		if got != c.want || code != c.code {
 			t.Errorf("images %q: %q, %d; want %q, %d", c.command, got, code, c.want, c.code)
+		}
+	}
+}
+
+// Who verifies one that is laid over another verifies that, too, once: a guest reads both.
+func TestVerifyingAnOverlayVerifiesWhatIsUnderIt(t *testing.T) {
+	data := keeps(t, `{"Digest":"sha256:02","Base":"sha256:00"},{"Digest":"sha256:01","Base":"sha256:00"},{"Digest":"sha256:00"}`)
+	for _, c := range []struct{ asked, told []string }{
+		{nil, []string{"sha256:02", "sha256:01", "sha256:00"}},
+		{[]string{"sha256:00"}, []string{"sha256:00"}},
+		{[]string{"sha256:01"}, []string{"sha256:01", "sha256:00"}},
+		{[]string{"sha256:01", "sha256:02"}, []string{"sha256:01", "sha256:02", "sha256:00"}},
+	} {
+		got := standardOutput(t, func() {
+			if code := run(append([]string{"images", "--data", data, "verify"}, c.asked...)); code != 0 {
+				t.Errorf("%q: exit code %d", c.asked, code)
+			}
+		})
+		if want := strings.Join(c.told, " sound\n") + " sound\n"; got != want {
+			t.Errorf("%q: %q, want %q", c.asked, got, want)
 		}
 	}
 }
