@@ -155,9 +155,10 @@ func twoDisksInAnOVA(t *testing.T, s *service) {
 	}
 	var out struct {
 		Disks []struct {
-			Device   string `xml:"deviceName"`
-			Format   string `xml:"format"`
-			Snapshot string `xml:"snapshotId"`
+			Device   string  `xml:"deviceName"`
+			Format   string  `xml:"format"`
+			Snapshot string  `xml:"snapshotId"`
+			Size     float64 `xml:"diskImageSize"`
 		} `xml:"importImageTaskSet>item>snapshotDetailSet>item"`
 	}
 	if err := s.ec2(t, &out, "DescribeImportImageTasks", "ImportTaskId.1", asked.ID); err != nil {
@@ -165,6 +166,10 @@ func twoDisksInAnOVA(t *testing.T, s *service) {
 	}
 	if d := out.Disks; len(d) != 2 || d[0].Device != "/dev/sda1" || d[1].Device != "/dev/sdf" || d[0].Format != "VMDK" || d[0].Snapshot == d[1].Snapshot {
 		t.Errorf("its disks are %+v", out.Disks)
+	}
+	vmdk := float64(len(read("vmdk"))) // in the OVA, too
+	if d := out.Disks; len(d) == 2 && (d[0].Size != vmdk || d[1].Size != vmdk) {
+		t.Errorf("its disks are said to be files of %.0f and %.0f bytes; they have %.0f", d[0].Size, d[1].Size, vmdk)
 	}
 	if now := s.files(t); !slices.Equal(now, kept) {
 		t.Errorf("the same disk twice more is kept as %v, beside %v", now, kept)

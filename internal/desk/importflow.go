@@ -247,6 +247,9 @@ func (d *Desk) keepDisks(ctx context.Context, r *importRecord, u *image.Upload, 
 	data := 0
 	for i, x := range u.Disks {
 		k := importedDisk{TaskID: r.ID, Number: i + 1, Source: r.Sources[u.From[i]].Number, Format: x.Format, DeviceName: rootDevice, SizeBytes: x.Size(), SnapshotID: d.ec2ID("snap-")}
+		if u.Format == "OVA" {
+			k.FileBytes = x.Length
+		}
 		if i != root {
 			k.DeviceName = fmt.Sprintf("/dev/sd%c", firstDataDevice+data)
 			data++

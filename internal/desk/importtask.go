@@ -54,6 +54,7 @@ type importedDisk struct {
 	Format        string  `bun:"format"`
 	DeviceName    string  `bun:"device_name"`
 	SizeBytes     int64   `bun:"size_bytes"` // virtual
+	FileBytes     int64   `bun:"file_bytes"` // of its own file in an OVA; 0: the source's is the disk's
 	SnapshotID    string  `bun:"snapshot_id"`
 	Progress      int     `bun:"progress"`   // percent
 	Note          string  `bun:"note"`       // what the copy left out, for people
@@ -423,6 +424,9 @@ func (r *importRecord) snapshotDetails() (out []SnapshotDetail) {
 	for _, x := range r.Disks {
 		d := detail(&r.Sources[x.Source-1])
 		d.DeviceName, d.Format = aws.String(x.DeviceName), aws.String(x.Format)
+		if x.FileBytes > 0 {
+			d.DiskImageSize = aws.Float64(float64(x.FileBytes))
+		}
 		switch r.Status {
 		case taskCompleted:
 			d.SnapshotID = aws.String(x.SnapshotID)
