@@ -40,7 +40,8 @@ func NewExternal(o ExternalOptions) *External {
 		// Stores that are not Amazon's may not know the newer checksums: ask for them only where the protocol requires it.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-		HTTPClient:                 awshttp.NewBuildableClient(),
+		// No redirect is followed: where it leads nobody has configured, and it may be a place that only this host can reach.
+		HTTPClient: &http.Client{Transport: awshttp.NewBuildableClient().GetTransport(), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	if o.Endpoint != "" {
 		opts.BaseEndpoint = aws.String(strings.TrimSuffix(o.Endpoint, "/"))

@@ -253,8 +253,11 @@ func TestExternalUnreliable(t *testing.T) {
 		says  string
 	}{
 		"another Region's bucket": {heads(http.StatusMovedPermanently), ErrInvalidRequest, "its endpoint answered 301 Moved Permanently"},
-		"keys that have expired":  {heads(http.StatusBadRequest), ErrInvalidRequest, "its endpoint answered 400 Bad Request"},
-		"no ETag":                 {func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.Header().Set("Content-Length", "5") }, ErrInvalidRequest, "no ETag"},
+		"another place": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			http.Redirect(w, r, d.url+r.URL.Path, http.StatusTemporaryRedirect)
+		}, ErrInvalidRequest, "its endpoint answered 307 Temporary Redirect"},
+		"keys that have expired": {heads(http.StatusBadRequest), ErrInvalidRequest, "its endpoint answered 400 Bad Request"},
+		"no ETag":                {func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.Header().Set("Content-Length", "5") }, ErrInvalidRequest, "no ETag"},
 		"another range": {func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 			if r.Method == http.MethodGet {
 				w.Header().Set("Content-Range", "bytes 1-5/6")
