@@ -63,9 +63,10 @@ func NewResumable(store *Store, keys awsapi.KeyStore, base string, log *slog.Log
 		return nil, err
 	}
 	composer := handler.NewStoreComposer()
-	filestore.New(r.dir).UseIn(composer)
+	files := resumableStore{filestore.New(r.dir), log}
+	composer.UseCore(files)
+	composer.UseTerminater(files)
 	memorylocker.New().UseIn(composer) // one process has the store
-	composer.UsesConcater, composer.UsesLengthDeferrer = false, false
 	tus, err := handler.NewHandler(handler.Config{StoreComposer: composer, BasePath: base, MaxSize: MaxObjectBytes, DisableDownload: true, Cors: &handler.CorsConfig{Disable: true},
 		Logger: expslog.New(expslog.NewTextHandler(io.Discard, nil)), NetworkTimeout: stallTime,
 		PreFinishResponseCallback: func(e handler.HookEvent) (handler.HTTPResponse, error) {

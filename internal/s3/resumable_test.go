@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -215,5 +216,77 @@ func TestResumable(t *testing.T) {
 		if res := do(http.MethodHead, path, nil, string(testSecret)); res.StatusCode < 400 {
 			t.Errorf("%s: %s", path, res.Status)
 		}
+	}
+}
+
+// What goes wrong with a file is told to the client by what it means, and in no word that names this host's files.
+func TestResumableWithoutRoom(t *testing.T) {
+	d := openDoor(t)
+	bucket := d.bucket(t, "exports")
+	r, err := NewResumable(d.store, d.keys, "/uploads/", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	do := func(method, path, body string, headers ...string) (*http.Response, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth(testKeyID, string(testSecret))
+		req.Header.Set("Tus-Resumable", "1.0.0")
+		for i := 0; i < len(headers); i += 2 {
+			req.Header.Set(headers[i], headers[i+1])
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		said, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res, string(said)
+	}
+	made, _ := do(http.MethodPost, "/uploads/", "", "Upload-Length", "5", "Upload-Metadata", "bucket "+base64.StdEncoding.EncodeToString([]byte(bucket))+",filename "+base64.StdEncoding.EncodeToString([]byte("k")))
+	at := strings.TrimPrefix(made.Header.Get("Location"), server.URL)
+	file := filepath.Join(r.dir, filepath.Base(at))
+	for name, c := range map[string]struct {
+		spoil  func() error
+		status int
+		says   string
+	}{
+		"full":    {func() error { return os.Symlink("/dev/full", file) }, http.StatusInsufficientStorage, "no disk space left"},
+		"a dir's": {func() error { return os.Mkdir(file, 0o700) }, http.StatusInternalServerError, "could not be stored"},
+	} {
+		if err := os.RemoveAll(file); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.spoil(); err != nil {
+			t.Fatal(err)
+		}
+		offset := "0"
+		if fi, err := os.Stat(file); err == nil && fi.IsDir() {
+			offset = fmt.Sprint(fi.Size()) // which is taken for what has come
+			if err := os.WriteFile(file+infoSuffix, []byte(fmt.Sprintf(`{"ID":%q,"Size":%d,"MetaData":{"bucket":%q,"filename":"k"},"Storage":{"Path":%q,"InfoPath":%q}}`, filepath.Base(at), fi.Size()+5, bucket, file, file+infoSuffix)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		res, said := do(http.MethodPatch, at, "12345", "Upload-Offset", offset, "Content-Type", "application/offset+octet-stream")
+		if res.StatusCode != c.status || !strings.Contains(said, c.says) || strings.Contains(said, r.dir) {
+			t.Errorf("%s: %s, %q", name, res.Status, said)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if res, said := do(http.MethodDelete, at, ""); res.StatusCode != http.StatusNoContent {
+		t.Errorf("giving it up: %s, %q", res.Status, said)
 	}
 }
