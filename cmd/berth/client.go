@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -25,6 +26,7 @@ import (
 
 // client speaks to a service as any client does: over the network, signed with an access key.
 type client struct {
+	data       string // the service's data folder
 	admin      adminFile
 	http       *http.Client
 	workspaces *workspaces.Client
@@ -41,7 +43,7 @@ func dial(data string) (*client, error) {
 	if err := json.Unmarshal(b, &a); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(data, "admin.json"), err)
 	}
-	c := &client{admin: a, http: &http.Client{Timeout: time.Minute}}
+	c := &client{data: data, admin: a, http: &http.Client{Timeout: time.Minute}}
 	credentials := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return c.credentials(), nil })
 	c.workspaces = workspaces.New(workspaces.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: credentials})
 	c.s3 = s3.New(s3.Options{Region: a.Region, BaseEndpoint: &a.Endpoint, Credentials: credentials, UsePathStyle: true})
@@ -110,6 +112,9 @@ func (c *client) post(ctx context.Context, service string, body []byte, header h
 		return nil, 0, err
 	}
 	res, err := c.http.Do(req)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, 0, fmt.Errorf("nothing answers at %s: the service is not running (start it with: berth serve --data %s): %w", c.admin.Endpoint, c.data, err)
+	}
 	if err != nil {
 		return nil, 0, err
 	}

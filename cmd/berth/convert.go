@@ -76,11 +76,6 @@ func (c convertCmd) Run(ctx context.Context) error {
 	}
 	// Whoever reads what is printed may end first: that is an error of a write, not the end of this process with all half-made.
 	signal.Ignore(syscall.SIGPIPE)
-	if !signal.Ignored(syscall.SIGHUP) { // nohup: the conversion is to outlive its terminal
-		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
-		defer stop()
-	}
 	env, err := openExport(c.File, disk.Options{Format: strings.ToUpper(c.Format), Sequential: true})
 	if r := (*disk.Refusal)(nil); errors.As(err, &r) && r.Reason == disk.NotADisk && r.Format == "RAW" && c.Format == "" {
 		return fmt.Errorf("%w; if it is a raw disk that no machine starts from, say so with --format raw", err)

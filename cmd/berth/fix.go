@@ -278,7 +278,7 @@ func (c *fixCmd) write(ctx context.Context, env *disk.Envelope, f *fixing) (*fix
 	case c.DryRun:
 		machine.Disks[at].Image = fixed
 	default:
-		if err := c.copy(ctx, fixed); err != nil {
+		if err := c.copy(ctx, env, fixed); err != nil {
 			return nil, err
 		}
 		result.Disk = c.Out
@@ -306,15 +306,15 @@ func (c *fixCmd) write(ctx context.Context, env *disk.Envelope, f *fixing) (*fix
 	return result, nil
 }
 
-// copy writes the disk.
-func (c *fixCmd) copy(ctx context.Context, img disk.Image) error {
+// copy writes the disk, which is one of an export's, or laid over it.
+func (c *fixCmd) copy(ctx context.Context, env *disk.Envelope, img disk.Image) error {
 	return newProgress(os.Stderr).step("Write "+filepath.Base(c.Out), func(say func(string)) (string, error) {
 		progress := func(done, all int64) { say(fmt.Sprintf("%3d %% of %s", done*100/max(all, 1), size(all))) }
 		form := disk.Raw
 		if c.To == "qcow2" {
 			form = disk.Plain // it may well be started next, for what is left to the guest
 		}
-		copied, err := disk.CopyFile(ctx, c.Out, img, disk.CopyOptions{Form: form, Durable: true, Progress: progress})
+		copied, err := disk.CopyFile(ctx, c.Out, img, disk.CopyOptions{Form: form, Durable: true, Progress: progress, Confirm: env.Unchanged})
 		if errors.Is(err, fs.ErrExist) {
 			err = fmt.Errorf("%w; if nobody else is at work, remove the file", err)
 		}

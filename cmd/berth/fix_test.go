@@ -420,10 +420,10 @@ func TestFixRefuses(t *testing.T) {
 	}
 }
 
-// A disk appears when it is whole, whatever kills the program before.
-func TestFixKilled(t *testing.T) {
+// muchToFix is an export of which there is so much to copy, where no file of its volume is, that something can happen meanwhile.
+func muchToFix(t *testing.T) string {
+	t.Helper()
 	source := exported(t, mendableMachine(t, "unmendable"), "raw")
-	// Much to copy, where no file of the volume is.
 	f, err := os.OpenFile(source, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -440,30 +440,45 @@ func TestFixKilled(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, to := range []string{"fixed.raw", "fixed.qcow2"} {
-		out := filepath.Join(t.TempDir(), to)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, os.Args[0], "fix", source, "-o", out)
-		cmd.Env = append(os.Environ(), asBerth+"=1")
-		if err := cmd.Start(); err != nil {
+	return source
+}
+
+// fixBegun is berth fix, which has begun to write.
+func fixBegun(t *testing.T, source, out string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, os.Args[0], "fix", source, "-o", out)
+	cmd.Env = append(os.Environ(), asBerth+"=1")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	begun := func() bool {
+		list, err := filepath.Glob(out + "*")
+		if err != nil {
 			t.Fatal(err)
 		}
-		begun := func() bool {
-			list, err := filepath.Glob(out + "*")
-			if err != nil {
-				t.Fatal(err)
+		for _, name := range list {
+			if i, err := os.Stat(name); err == nil && i.Size() > 0 {
+				return true
 			}
-			for _, name := range list {
-				if i, err := os.Stat(name); err == nil && i.Size() > 0 {
-					return true
-				}
-			}
-			return false
 		}
-		for !begun() && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
+		return false
+	}
+	for !begun() && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	return cmd, &stderr
+}
+
+// A disk appears when it is whole, whatever kills the program before.
+func TestFixKilled(t *testing.T) {
+	source := muchToFix(t)
+	for _, to := range []string{"fixed.raw", "fixed.qcow2"} {
+		out := filepath.Join(t.TempDir(), to)
+		cmd, _ := fixBegun(t, source, out)
 		if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -491,6 +506,22 @@ func TestFixKilled(t *testing.T) {
 		if _, err := os.Stat(out); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Of an export that somebody writes to meanwhile there is no fixed copy: it would be half of what it was, and half of what it is.
+func TestFixOfAnExportThatIsWrittenTo(t *testing.T) {
+	source, out := muchToFix(t), filepath.Join(t.TempDir(), "fixed.raw")
+	cmd, stderr := fixBegun(t, source, out)
+	if err := os.Chtimes(source, time.Time{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // how it ended is looked at below
+	if code := cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(stderr.String(), "was written to while it was read") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if left, err := filepath.Glob(out + "*"); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
 	}
 }
 

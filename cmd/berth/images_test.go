@@ -91,3 +91,21 @@ func TestVerifyingAnOverlayVerifiesWhatIsUnderIt(t *testing.T) {
 		}
 	}
 }
+
+// Who asks a service that has been stopped is told so, and how to start it.
+func TestImagesOfAServiceThatIsStopped(t *testing.T) {
+	data := t.TempDir()
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	b, err := json.Marshal(adminFile{Endpoint: gone.URL, Region: "us-east-1", AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "of a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "admin.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := berth(t, "images", "--data", data, "list")
+	if want := "nothing answers at " + gone.URL + ": the service is not running (start it with: berth serve --data " + data + ")"; code != 2 || !strings.Contains(stderr, want) {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
