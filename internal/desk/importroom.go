@@ -38,8 +38,12 @@ func (d *Desk) reserve(ctx context.Context, r *importRecord, what string) error 
 		return fmt.Errorf("desk: %w", err)
 	}
 	if own > 0 && own > free-promised-d.cfg.KeepFree {
-		return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: Insufficient storage. [%s may take %s; the service has %s left%s and keeps %s of it free]",
-			what, sizeText(own), sizeText(free), promisedText(promised), sizeText(d.cfg.KeepFree))}
+		kept := ""
+		if d.cfg.KeepFree > 0 {
+			kept = " and keeps " + sizeText(d.cfg.KeepFree) + " of it free"
+		}
+		return &failure{Code: "ServerError", Message: fmt.Sprintf("ServerError: Insufficient storage. [%s may take %s; the service has %s left%s%s]",
+			what, sizeText(own), sizeText(free), promisedText(promised), kept)}
 	}
 	return d.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		for i := range r.Sources {
