@@ -24,7 +24,7 @@ func importing(key string) *ec2.ImportImageInput {
 	}
 }
 
-// importImages imports the sample twice, once by bucket and key and once by URL, and tells the AMIs.
+// importImages imports the sample, whose disk's file has size bytes, twice, once by bucket and key and once by URL, and tells the AMIs.
 func importImages(t *testing.T, s *service, size int64) (amis []string) {
 	c := s.ec2
 	in := importing("win10.ova")
@@ -228,7 +228,7 @@ func importSnapshot(t *testing.T, s *service) {
 	d := out.ImportSnapshotTasks[0].SnapshotTaskDetail
 	same(t, "Status", d.Status, "completed")
 	same(t, "Format", d.Format, "VHDX")
-	same(t, "Description", d.Description, "a data disk")
+	same(t, "Description", d.Description, "D:")
 	same(t, "Encrypted", d.Encrypted, false)
 	if !strings.HasPrefix(aws.ToString(d.SnapshotId), "snap-") || d.UserBucket == nil || aws.ToString(d.UserBucket.S3Key) != "disk.vhdx" || aws.ToFloat64(d.DiskImageSize) < 1<<20 {
 		t.Errorf("the snapshot task's disk is %+v", d)
