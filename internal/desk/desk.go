@@ -1,7 +1,7 @@
 // Package desk is the service: Amazon's operations, on Amazon's types, for Windows that is your own.
 //
 // One file per resource holds its record, its operations and its flows (long ones beside it): account.go, importtask.go and
-// importflow.go, machineimage.go, workspaceimage.go, bundle.go, directory.go, user.go, workspace.go and workspaceflow.go. The operations are the methods of four doors: [Desk]
+// importflow.go, machineimage.go, snapshot.go, workspaceimage.go, bundle.go, directory.go, user.go, workspace.go and workspaceflow.go. The operations are the methods of four doors: [Desk]
 // (WorkSpaces), [EC2], [STS] and [Berth] (what AWS has no operation for). Each is a plain method on the SDK's types, or on
 // types of the SDK's manner where importing the SDK's package would cost minutes of compiling (EC2).
 //

@@ -12,8 +12,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/uptrace/bun"
-
-	"berth/internal/awsapi"
 )
 
 // machineImageRecord is an AMI: an imported disk that can boot.
@@ -56,10 +54,8 @@ func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*Des
 			return nil, noImage(id)
 		}
 	}
-	for _, f := range in.Filters {
-		if name := aws.ToString(f.Name); imageFilter(name) == nil {
-			return nil, refused("InvalidParameterValue", "The filter '%s' is invalid", name)
-		}
+	if err := knownFilters(imageFilter, in.Filters); err != nil {
+		return nil, err
 	}
 	// This account's images are the only ones here; "amazon" and other accounts own none.
 	if len(in.Owners) > 0 && !slices.Contains(in.Owners, "self") && !slices.Contains(in.Owners, d.cfg.AccountID) {
@@ -75,7 +71,7 @@ func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*Des
 		if err != nil {
 			return nil, err
 		}
-		ok := matchesImage(&im, in.Filters)
+		ok := passes(imageFilter, &im, in.Filters)
 		if ok && len(in.ExecutableUsers) > 0 {
 			if ok, err = d.executable(ctx, r.ID, in.ExecutableUsers); err != nil {
 				return nil, err
@@ -214,14 +210,6 @@ var imageFilters = map[string]func(im *EC2Image) []string{
 	},
 }
 
-// had is a text that an image may have.
-func had(text *string) []string {
-	if text == nil {
-		return nil
-	}
-	return []string{*text}
-}
-
 // hadNever is what no image here has.
 func hadNever(*EC2Image) []string { return nil }
 
@@ -251,17 +239,6 @@ func imageFilter(name string) func(im *EC2Image) []string {
 		}
 		return values
 	}
-}
-
-func matchesImage(im *EC2Image, filters []Filter) bool {
-	for _, f := range filters {
-		if !slices.ContainsFunc(imageFilter(aws.ToString(f.Name))(im), func(v string) bool {
-			return slices.ContainsFunc(f.Values, func(p string) bool { return awsapi.Wildcard(p, v) })
-		}) {
-			return false
-		}
-	}
-	return true
 }
 
 func (d *Desk) machineImage(ctx context.Context, id string) (*machineImageRecord, error) {
@@ -425,21 +402,4 @@ func (e *EC2) DeregisterImage(ctx context.Context, in *DeregisterImageInput) (*D
 		out.DeleteSnapshotResults = append(out.DeleteSnapshotResults, DeleteSnapshotResult{SnapshotID: aws.String(x.SnapshotID), ReturnCode: aws.String("success")})
 	}
 	return out, nil
-}
-
-// ec2Page cuts a page of what was asked for; all when nothing was. EC2's model gives the operations that are here no bounds for
-// MaxResults: one item is the least that makes sense, and more than 1000 are no page of EC2's.
-func ec2Page[T any](all []T, limit *int32, token *string, key func(T) string) ([]T, *string, error) {
-	const most = 1000
-	if limit != nil && *limit < 1 {
-		return nil, nil, refused("InvalidParameterValue", "Value ( %d ) for parameter maxResults is invalid. Expecting a value greater than or equal to 1.", *limit)
-	}
-	if limit == nil && token == nil {
-		return all, nil, nil
-	}
-	page, next, err := paginate(all, aws.ToInt32(limit), most, token, key)
-	if err != nil {
-		return nil, nil, refused("InvalidParameterValue", "The nextToken is not valid.")
-	}
-	return page, next, nil
 }

@@ -10,8 +10,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/uptrace/bun"
-
-	"berth/internal/awsapi"
 )
 
 // snapshotRecord is an imported disk.
@@ -44,10 +42,8 @@ func (e *EC2) DescribeSnapshots(ctx context.Context, in *DescribeSnapshotsInput)
 			return nil, noSnapshot(id)
 		}
 	}
-	for _, f := range in.Filters {
-		if name := aws.ToString(f.Name); snapshotFilter(name) == nil {
-			return nil, refused("InvalidParameterValue", "The filter '%s' is invalid", name)
-		}
+	if err := knownFilters(snapshotFilter, in.Filters); err != nil {
+		return nil, err
 	}
 	// This account's are the only ones here, and nobody else may restore them.
 	for _, users := range [][]string{in.OwnerIDs, in.RestorableByUserIDs} {
@@ -62,7 +58,7 @@ func (e *EC2) DescribeSnapshots(ctx context.Context, in *DescribeSnapshotsInput)
 		}
 		s := EC2Snapshot{SnapshotID: aws.String(r.ID), Description: optional(r.Description), OwnerID: aws.String(d.cfg.AccountID), Status: aws.String("completed"), Progress: aws.String("100%"),
 			StartTime: aws.Time(r.CreatedAt), CompletionTime: aws.Time(r.CreatedAt), StorageTier: aws.String("standard"), VolumeID: aws.String(noVolume), VolumeSize: gibOf(r.SizeBytes)}
-		if matchesSnapshot(&s, in.Filters) {
+		if passes(snapshotFilter, &s, in.Filters) {
 			all = append(all, s)
 		}
 	}
@@ -93,17 +89,6 @@ func snapshotFilter(name string) func(s *EC2Snapshot) []string {
 		name = "tag-key"
 	}
 	return snapshotFilters[name]
-}
-
-func matchesSnapshot(s *EC2Snapshot, filters []Filter) bool {
-	for _, f := range filters {
-		if !slices.ContainsFunc(snapshotFilter(aws.ToString(f.Name))(s), func(v string) bool {
-			return slices.ContainsFunc(f.Values, func(p string) bool { return awsapi.Wildcard(p, v) })
-		}) {
-			return false
-		}
-	}
-	return true
 }
 
 func noSnapshot(id string) error {
