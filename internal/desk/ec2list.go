@@ -8,6 +8,19 @@ import (
 	"berth/internal/awsapi"
 )
 
+// asked keeps those of an account's records whose IDs are asked for, or all if none is. missing refuses an ID that no record has.
+func asked[T any](rs []T, ids []string, id func(r T) string, missing func(id string) error) ([]T, error) {
+	for _, want := range ids {
+		if !slices.ContainsFunc(rs, func(r T) bool { return id(r) == want }) {
+			return nil, missing(want)
+		}
+	}
+	if len(ids) == 0 {
+		return rs, nil
+	}
+	return slices.DeleteFunc(rs, func(r T) bool { return !slices.Contains(ids, id(r)) }), nil
+}
+
 // filterOf is what a filter of an EC2 operation looks at in an item, by the filter's name; nil when there is no such filter.
 type filterOf[T any] func(name string) func(item *T) []string
 

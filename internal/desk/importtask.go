@@ -323,10 +323,10 @@ func (d *Desk) importTasks(ctx context.Context, kind string, ids []string, filte
 	if err := d.db.NewSelect().Model(&rs).Where("kind = ?", kind).Order("created_at DESC", "id").Scan(ctx); err != nil {
 		return nil, nil, fmt.Errorf("desk: %w", err)
 	}
-	for _, id := range ids {
-		if !slices.ContainsFunc(rs, func(r importRecord) bool { return r.ID == id }) {
-			return nil, nil, noTask(id)
-		}
+	id := func(r importRecord) string { return r.ID }
+	rs, err := asked(rs, ids, id, noTask)
+	if err != nil {
+		return nil, nil, err
 	}
 	for _, f := range filters {
 		if name := aws.ToString(f.Name); name != "task-state" {
@@ -335,10 +335,7 @@ func (d *Desk) importTasks(ctx context.Context, kind string, ids []string, filte
 		// A value that is no state is one that no task is in.
 		rs = slices.DeleteFunc(rs, func(r importRecord) bool { return !slices.Contains(f.Values, r.taskState()) })
 	}
-	if len(ids) > 0 {
-		rs = slices.DeleteFunc(rs, func(r importRecord) bool { return !slices.Contains(ids, r.ID) })
-	}
-	page, next, err := ec2Page(rs, limit, token, func(r importRecord) string { return r.ID })
+	page, next, err := ec2Page(rs, limit, token, id)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -49,10 +49,9 @@ func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*Des
 	if err := d.db.NewSelect().Model(&rs).Order("created_at DESC", "id").Scan(ctx); err != nil {
 		return nil, fmt.Errorf("desk: %w", err)
 	}
-	for _, id := range in.ImageIDs {
-		if !slices.ContainsFunc(rs, func(r machineImageRecord) bool { return r.ID == id }) {
-			return nil, noImage(id)
-		}
+	rs, err := asked(rs, in.ImageIDs, func(r machineImageRecord) string { return r.ID }, noImage)
+	if err != nil {
+		return nil, err
 	}
 	if err := knownFilters(imageFilter, in.Filters); err != nil {
 		return nil, err
@@ -61,12 +60,8 @@ func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*Des
 	if len(in.Owners) > 0 && !slices.Contains(in.Owners, "self") && !slices.Contains(in.Owners, d.cfg.AccountID) {
 		rs = nil
 	}
-	out := &DescribeImagesOutput{}
 	var images []EC2Image
 	for _, r := range rs {
-		if len(in.ImageIDs) > 0 && !slices.Contains(in.ImageIDs, r.ID) {
-			continue
-		}
 		im, err := d.ec2Image(ctx, &r)
 		if err != nil {
 			return nil, err
@@ -81,9 +76,8 @@ func (e *EC2) DescribeImages(ctx context.Context, in *DescribeImagesInput) (*Des
 			images = append(images, im)
 		}
 	}
-	var err error
-	out.Images, out.NextToken, err = ec2Page(images, in.MaxResults, in.NextToken, func(im EC2Image) string { return *im.ImageID })
-	return out, err
+	page, next, err := ec2Page(images, in.MaxResults, in.NextToken, func(im EC2Image) string { return *im.ImageID })
+	return &DescribeImagesOutput{Images: page, NextToken: next}, err
 }
 
 // executable tells whether an image is shared with one of the users ("self" owns all of them).

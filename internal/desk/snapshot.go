@@ -37,10 +37,9 @@ func (e *EC2) DescribeSnapshots(ctx context.Context, in *DescribeSnapshotsInput)
 	if err := d.db.NewSelect().Model(&rs).Order("created_at DESC", "id").Scan(ctx); err != nil {
 		return nil, fmt.Errorf("desk: %w", err)
 	}
-	for _, id := range in.SnapshotIDs {
-		if !slices.ContainsFunc(rs, func(r snapshotRecord) bool { return r.ID == id }) {
-			return nil, noSnapshot(id)
-		}
+	rs, err := asked(rs, in.SnapshotIDs, func(r snapshotRecord) string { return r.ID }, noSnapshot)
+	if err != nil {
+		return nil, err
 	}
 	if err := knownFilters(snapshotFilter, in.Filters); err != nil {
 		return nil, err
@@ -53,9 +52,6 @@ func (e *EC2) DescribeSnapshots(ctx context.Context, in *DescribeSnapshotsInput)
 	}
 	var all []EC2Snapshot
 	for _, r := range rs {
-		if len(in.SnapshotIDs) > 0 && !slices.Contains(in.SnapshotIDs, r.ID) {
-			continue
-		}
 		s := EC2Snapshot{SnapshotID: aws.String(r.ID), Description: optional(r.Description), OwnerID: aws.String(d.cfg.AccountID), Status: aws.String("completed"), Progress: aws.String("100%"),
 			StartTime: aws.Time(r.CreatedAt), CompletionTime: aws.Time(r.CreatedAt), StorageTier: aws.String("standard"), VolumeID: aws.String(noVolume), VolumeSize: gibOf(r.SizeBytes)}
 		if passes(snapshotFilter, &s, in.Filters) {
